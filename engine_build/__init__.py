@@ -1,0 +1,1 @@
+"""From a published network to the file that an engine loads."""

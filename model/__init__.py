@@ -1,0 +1,1 @@
+"""Pixels and tensors; no network: codecs, letterbox, refinement, engines, the model store."""

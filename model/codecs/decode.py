@@ -1,0 +1,184 @@
+"""Image bytes to upright sRGB pixels, strictly: a damaged file raises, it never becomes half a picture."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model.codecs.colour import to_srgb
+from model.codecs.jpeg import decode_jpeg
+from model.codecs.png import verify_png
+from model.codecs.probe import PLUGINS, Header, check, orientation_of, probe
+from pipeline.errors import Code, PermanentError
+
+_SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N"))
+_WHITE_IS_ZERO = 0
+_PHOTOMETRIC_INTERPRETATION = 262
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image, turned upright, in sRGB.
+
+    Attributes:
+        rgb: uint8 [h, w, 3], C-contiguous, straight (not multiplied by alpha).
+        alpha: uint8 [h, w], C-contiguous; None when the image is opaque.
+        full_height: pixels of the whole image, upright; `rgb` is smaller when a reduced scale was decoded.
+        full_width: likewise.
+    """
+
+    rgb: npt.NDArray[np.uint8]
+    alpha: npt.NDArray[np.uint8] | None
+    full_height: int
+    full_width: int
+
+
+def decode(data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None = None) -> Picture:
+    """Decode the first picture of a file.
+
+    Strict means: every checksum a format has is checked and missing data is an error. What no format can tell
+    is altered bytes in JPEG, lossy WebP or raw TIFF data: only the object's own checksum finds these.
+
+    Args:
+        data: the whole file.
+        max_megapixels: largest accepted size, in millions of pixels, checked before decoding.
+        at_least: (height, width) of the upright picture that suffices. A JPEG is then decoded at 1/2, 1/4 or
+            1/8 scale when the result is still no smaller; other formats decode in full. Ask for twice the
+            target and shrink by area: 48.8 dB against the full decode.
+
+    Raises:
+        PermanentError: EMPTY_OBJECT, NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged) or
+            TOO_LARGE (over the cap, or more than this process has memory for). No other exception leaves this
+            function.
+    """
+    header = probe(data)
+    check(header, max_megapixels)
+    try:
+        if header.format == "JPEG":
+            return _decode_jpeg(data, header, at_least)
+        if header.format == "PNG":
+            verify_png(data)
+        return _decode_with_pillow(data, header)
+    except PermanentError:
+        raise
+    except Exception as error:
+        raise _named(error, header) from error
+
+
+def turn(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Turn stored pixels upright.
+
+    Args:
+        pixels: uint8 [h, w] or [h, w, 3].
+        orientation: EXIF orientation 1…8; 5 and above swap the sides.
+
+    Returns:
+        uint8, C-contiguous; `pixels` itself for orientation 1.
+    """
+    turned: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = pixels
+    match orientation:
+        case 2:
+            turned = cv2.flip(pixels, 1)
+        case 3:
+            turned = cv2.rotate(pixels, cv2.ROTATE_180)
+        case 4:
+            turned = cv2.flip(pixels, 0)
+        case 5:
+            turned = cv2.transpose(pixels)
+        case 6:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
+        case 7:
+            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180)
+        case 8:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
+    return np.ascontiguousarray(turned, np.uint8)
+
+
+def _decode_jpeg(data: bytes, header: Header, at_least: tuple[int, int] | None) -> Picture:
+    sideways = header.orientation >= 5
+    stored = (at_least[1], at_least[0]) if at_least is not None and sideways else at_least
+    pixels, height, width = decode_jpeg(data, stored)
+    with PLUGINS["JPEG"](io.BytesIO(data)) as image:
+        icc = image.info.get("icc_profile")
+    rgb = turn(to_srgb(pixels, icc), header.orientation)
+    full_height, full_width = (width, height) if sideways else (height, width)
+    return Picture(rgb, None, full_height, full_width)
+
+
+def _decode_with_pillow(data: bytes, header: Header) -> Picture:
+    with PLUGINS[header.format](io.BytesIO(data)) as image, warnings.catch_warnings():
+        # Only TIFF asks here; check() has looked at the size already.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        inverted = _inverted_sixteen_bits(image)
+        image.load()
+        icc = image.info.get("icc_profile")
+        # Pillow turns TIFF by itself while loading, and then reports orientation 1.
+        orientation = orientation_of(image)
+        pixels, alpha = _planes(image, inverted)
+    rgb = turn(to_srgb(pixels, icc), orientation)
+    if alpha is not None:
+        alpha = None if alpha.min() == 255 else turn(alpha, orientation)
+    height, width = rgb.shape[:2]
+    return Picture(rgb, alpha, height, width)
+
+
+def _planes(image: Image.Image, inverted: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:
+    """Split a loaded image into gray [h, w], RGB [h, w, 3] or CMYK [h, w, 4] and alpha [h, w], all uint8."""
+    key = image.info.get("transparency")
+    if image.mode in _SIXTEEN_BITS:
+        levels = np.asarray(image).astype(np.uint16, copy=False)
+        pixels = ((levels + np.uint32(128)) // 257).astype(np.uint8)  # 65535 / 257 = 255
+        alpha = np.where(levels == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
+        return (255 - pixels if inverted else pixels), alpha
+    if image.mode in ("RGB", "RGBX", "YCbCr") and key is None:
+        return _array(image, "RGB"), None
+    if image.mode == "CMYK":
+        return _array(image, "CMYK"), None
+    if (
+        image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255
+    ):  # the 16-bit colour of a picture that Pillow reads as 8 bits
+        image.info["transparency"] = tuple(level >> 8 for level in key)
+    if image.mode not in ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa"):
+        raise PermanentError(
+            Code.UNSUPPORTED_FORMAT, f"{image.format} with pixels of the kind {image.mode} cannot be read"
+        )
+    if not image.has_transparency_data:
+        return _array(image, "L" if image.mode in ("1", "L") else "RGB"), None
+    gray = image.mode in ("1", "L", "LA", "La")
+    both = _array(image, "LA" if gray else "RGBA")
+    return (
+        np.ascontiguousarray(both[:, :, 0] if gray else both[:, :, :3]),
+        np.ascontiguousarray(both[:, :, -1]),
+    )
+
+
+def _array(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
+    """The pixels as a writable array; converted in strips, for a second whole copy would cost too much."""
+    channels = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "CMYK": (4,)}[mode]
+    out = np.empty((image.height, image.width, *channels), np.uint8)
+    step = max(1, (1 << 18) // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
+    return out
+
+
+def _inverted_sixteen_bits(image: Image.Image) -> bool:
+    """Whether this is a 16-bit TIFF with white as zero, which Pillow inverts only with 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    return image.mode in _SIXTEEN_BITS and tags.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
+
+
+def _named(error: Exception, header: Header) -> PermanentError:
+    if isinstance(error, Image.DecompressionBombError):
+        return PermanentError(Code.TOO_LARGE, f"a {header.format} of this size cannot be decoded ({error})")
+    if isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM):
+        return PermanentError(
+            Code.TOO_LARGE,
+            f"the image of {header.width} x {header.height} pixels needs more memory than this process has",
+        )
+    return PermanentError(Code.TRUNCATED, f"the {header.format} data is cut off or damaged ({error})")

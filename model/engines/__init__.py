@@ -1,0 +1,1 @@
+"""Engines that turn images into alpha; one contract for all."""

@@ -1,0 +1,96 @@
+"""ONNX Runtime on the processor: the engine where there is no GPU."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from model.catalogue import ModelSpec
+from model.engines.base import EngineError, check_alpha, check_images
+from pipeline.errors import SetupError
+
+
+class OnnxEngine:
+    """Runs the images of a batch side by side, one to a thread.
+
+    A processor gains nothing from one call over a whole batch, and every activation is then there N times: u2netp at
+    batch 8 took 2.4 to 4.1 GB that way, 0.6 GB this way on two threads, and no less processor time.
+
+    Args:
+        path: a model.onnx that fulfils the contract (see `model.catalogue.CONTRACT`).
+        spec: the model's name and size buckets.
+        max_batch: the most images in one call.
+        threads: images worked on at once; each takes its own activations, 250 MB for u2netp.
+
+    Raises:
+        SetupError: when the file cannot be loaded or does not fulfil the contract.
+    """
+
+    def __init__(self, path: Path, spec: ModelSpec, max_batch: int, threads: int) -> None:
+        self.name = f"onnxruntime {onnxruntime.__version__} CPU, {threads} thread{'s' if threads > 1 else ''}"
+        self.size_buckets = spec.size_buckets
+        self.max_batch = max_batch
+        self._threads = threads
+        self._session: onnxruntime.InferenceSession | None = _load(path, spec.name)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._session = None
+
+    def warm_up(self) -> None:
+        """See `Engine.warm_up`; here a batch that gives every thread one image is as good as a full one."""
+        for size_bucket in self.size_buckets:
+            for batch in sorted({1, min(self._threads, self.max_batch)}):
+                self.infer(np.zeros((batch, size_bucket.height, size_bucket.width, 3), np.uint8))
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See `Engine.infer`."""
+        check_images(images, self.size_buckets, self.max_batch)
+        session = self._session
+        if session is None:
+            raise EngineError("The engine is closed.")
+        alpha = np.empty(images.shape[:3], np.uint8)
+
+        def run(index: int) -> None:
+            image = images[index : index + 1]  # [1, H, W, 3] uint8
+            outputs = session.run(None, {"images": image})
+            check_alpha(outputs[0], image)  # [1, H, W] uint8
+            alpha[index] = outputs[0][0]
+
+        try:
+            for _ in self._pool.map(run, range(len(images))):
+                pass
+        except EngineError:
+            raise
+        except Exception as error:  # ONNX Runtime's own errors have no common base
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        return alpha
+
+
+def _load(path: Path, name: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # the pattern takes 200 MB a thread for u2netp and saves no time
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle engine uses no processor
+    options.log_severity_level = 3  # errors
+    hint = f"mattemill model fetch {name}"
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors have no common base
+        raise SetupError(f"ONNX Runtime cannot load {path}: {error}", hint) from error
+    ends = [(end.name, end.type, len(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())]
+    expected = [("images", "tensor(uint8)", 4), ("alpha", "tensor(uint8)", 3)]
+    if ends != expected:
+        raise SetupError(f"{path} does not fulfil the contract: it has {ends}, expected {expected}.", hint)
+    return session

@@ -1,0 +1,409 @@
+"""The ledger: what is owed. Every transition is one Lua function in pipeline/lua; Redis's clock alone counts.
+
+listing ──▶ todo ──feed──▶ waiting:<queue> ──take──▶ held ──hand_over──▶ waiting:encode ──take──▶ held ──▶ finished
+             ▲                    │ reclaim                │ try_again, give_back, reclaim
+             └────────────────────┴────────────────────────┘
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from typing import Literal, TypeAlias, cast
+
+import redis
+from redis.commands.core import Script
+
+from pipeline.errors import Code, ItemError, SetupError, TransientError
+from pipeline.ids import ItemId, Key, RunId
+from pipeline.runs import Item, RunSpec
+from pipeline.settings import Settings
+
+RUNS, ACTIVE, WAKE, LEADER = "mm:runs", "mm:active", "mm:wake", "mm:leader"
+_SCRIPTS = (
+    "list_page", "claimed", "close_listing", "abandon_listing", "feed", "take", "touch", "hand_over", "done", "fail",
+    "try_again", "give_back", "reclaim", "cancel",
+)  # fmt: skip
+_Value: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
+_Fields: TypeAlias = "dict[_Value, _Value]"
+_BACKOFF = 2.0
+"""Seconds before the second try; each further one waits twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where a run stands; `pending` items are listed and not finished."""
+
+    listed: int
+    done: int
+    skipped: int
+    failed: int
+    retried: int
+    state: str
+    error: str
+    cancelled: bool
+    created: float
+    moved: float
+    now: float
+
+    @property
+    def finished(self) -> int:
+        """Items with an outcome."""
+        return self.done + self.skipped + self.failed
+
+    @property
+    def pending(self) -> int:
+        """Items without an outcome."""
+        return self.listed - self.finished
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One listed key with what is to become of it.
+
+    `outcome` is "todo", "skipped", "failed" or "conflict" (failed, because another source has claimed the output).
+    """
+
+    outcome: Literal["todo", "skipped", "failed", "conflict"]
+    item: Item
+    source: str
+    row: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An item that this process holds now, under the feeding `fed`; `alpha` is what the matte stage left."""
+
+    run: RunId
+    item: Item
+    fed: int
+    alpha: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """An item whose message is to be published now."""
+
+    item: Item
+    fed: int
+    queue: str
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A client of the ledger's Redis; it keeps trying for some seconds when the server restarts."""
+    from redis.backoff import ExponentialBackoff
+    from redis.retry import Retry
+
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=15,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=25,
+        retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
+    )
+
+
+def check(client: redis.Redis, settings: Settings) -> None:
+    """Ask the server whether it is there.
+
+    Raises:
+        SetupError: says what is wrong, without the password.
+    """
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    once = redis.Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
+    options = client.connection_pool.connection_kwargs
+    place = f"{options.get('host', '?')}:{options.get('port', '?')}"
+    try:
+        once.ping()
+    except redis.AuthenticationError as error:
+        raise SetupError(f"Redis at {place} refuses the password.", "correct MATTEMILL_REDIS_URL") from error
+    except (redis.RedisError, OSError) as error:
+        raise SetupError(
+            f"Redis at {place} cannot be reached.", "set MATTEMILL_REDIS_URL, or run `mattemill up`"
+        ) from error
+    finally:
+        once.close()
+
+
+class Ledger:
+    """Every question to and every change of the ledger. Safe to use from many threads."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+
+    @cached_property
+    def _scripts(self) -> dict[str, Script]:
+        folder = resources.files("pipeline") / "lua"
+        prelude = (folder / "prelude.lua").read_text("utf-8")
+        return {
+            name: self.client.register_script(prelude + (folder / f"{name}.lua").read_text("utf-8"))
+            for name in _SCRIPTS
+        }
+
+    def _call(self, script: str, run: RunId, *args: str | bytes | int | float) -> object:
+        return self._scripts[script](keys=[_base(run)], args=list(args))
+
+    # --- runs
+
+    def create(self, spec: RunSpec) -> None:
+        """Open a run for listing."""
+        seconds, micros = self.client.time()
+        now = seconds * 1_000_000 + micros
+        with self.client.pipeline(transaction=True) as pipe:
+            counts: _Fields = dict.fromkeys(("listed", "done", "skipped", "failed", "page"), 0)
+            clocks: _Fields = dict.fromkeys(("created", "moved", "listing_at"), now)
+            pipe.hset(_base(spec.run), mapping={"spec": spec.dump(), "state": "listing", **counts, **clocks})
+            pipe.zadd(RUNS, {spec.run: now})
+            pipe.zadd(ACTIVE, {spec.run: now})
+            pipe.execute()
+
+    def spec(self, run: RunId) -> RunSpec:
+        """The immutable part of a run.
+
+        Raises:
+            SetupError: when the ledger does not know it (any more).
+        """
+        text = cast(bytes | None, self.client.hget(_base(run), "spec"))
+        if text is None:
+            raise SetupError(f"There is no run {run!r}.", "mattemill status lists the runs")
+        return RunSpec.load(text.decode())
+
+    def counts(self, run: RunId) -> Counts:
+        """Where a run stands, exact at this moment.
+
+        Raises:
+            SetupError: when the ledger does not know it (any more).
+        """
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(_base(run))
+            pipe.time()
+            fields, (seconds, micros) = pipe.execute()
+        if b"spec" not in fields:
+            raise SetupError(f"There is no run {run!r}.", "mattemill status lists the runs")
+        text = {name.decode(): value.decode() for name, value in fields.items()}
+
+        def number(name: str) -> int:
+            return int(text.get(name, "0"))
+
+        return Counts(
+            listed=number("listed"),
+            done=number("done"),
+            skipped=number("skipped"),
+            failed=number("failed"),
+            retried=number("retried") + number("reclaimed"),
+            state=text["state"],
+            error=text.get("error", ""),
+            cancelled=text.get("cancelled") == "1",
+            created=number("created") / 1e6,
+            moved=number("moved") / 1e6,
+            now=seconds + micros / 1e6,
+        )
+
+    def runs(self, *, active: bool = False) -> list[RunId]:
+        """The runs that the ledger knows, newest first."""
+        names = cast(list[bytes], self.client.zrevrange(ACTIVE if active else RUNS, 0, -1))
+        return [RunId(name.decode()) for name in names]
+
+    def places(self, run: RunId) -> dict[str, int]:
+        """How many unfinished items are in which place: todo, held, waiting:<queue>."""
+        queues = self.queues(run)
+        with self.client.pipeline(transaction=False) as pipe:
+            for name in ["todo", "held", *(f"waiting:{queue}" for queue in queues)]:
+                pipe.zcard(f"{_base(run)}:{name}")
+            sizes = pipe.execute()
+        return dict(zip(["todo", "held", *(f"waiting:{queue}" for queue in queues)], sizes, strict=True))
+
+    def queues(self, run: RunId) -> list[str]:
+        """The queues that items of this run were ever fed to."""
+        return sorted(name.decode() for name in cast(set[bytes], self.client.smembers(f"{_base(run)}:queues")))
+
+    # --- listing
+
+    def claimed(self, run: RunId, ids: Sequence[ItemId]) -> list[str]:
+        """For each output the short hash of the source that has claimed it, or ""."""
+        found = cast(list[bytes], self._call("claimed", run, *ids))
+        return [source.decode() for source in found]
+
+    def list_page(self, run: RunId, page: int, entries: Iterable[Listing]) -> int:
+        """Add page number `page` in one step; returns how many items were new.
+
+        Raises:
+            SetupError: when the run has ended or another process lists it.
+        """
+        args: list[str | int] = [page]
+        for entry in entries:
+            payload = entry.item.dump() if entry.outcome == "todo" else _json(entry.row or {})
+            args += [entry.outcome, entry.item.id + entry.source, payload]
+        added = cast(int, self._call("list_page", run, *args))
+        if added < 0:
+            why = "another process lists it too" if added == -1 else "it has ended"
+            raise SetupError(f"Run {run} takes no more keys: {why}.", "start a new run")
+        self.wake()
+        return added
+
+    def close_listing(self, run: RunId, listed: int) -> int:
+        """End the listing, stating how many items it added; returns how many the ledger knows."""
+        known = cast(int, self._call("close_listing", run, listed))
+        self.wake()
+        return known
+
+    # --- feeding and housekeeping
+
+    def wake(self) -> None:
+        """Tell the housekeeping leader that there is something to do."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.lpush(WAKE, 1)
+            pipe.ltrim(WAKE, 0, 0)
+            pipe.execute()
+
+    def feed(self, spec: RunSpec, most: int, engines: int) -> list[Fed]:
+        """Move up to `most` due items to their queues, `engines` of them to the matte stage. Publish them next."""
+        answer = cast(list[bytes], self._call("feed", spec.run, most, engines, f"matte.{spec.model}."))
+        fed = int(answer[0])
+        return [
+            Fed(Item.load(ItemId(id.decode()), record), fed, queue.decode())
+            for id, record, queue in zip(answer[1::3], answer[2::3], answer[3::3], strict=True)
+        ]
+
+    def reclaim(self, run: RunId, oldest: Mapping[str, int | None]) -> int:
+        """Bring back what nobody works on and whose message is gone.
+
+        Args:
+            run: the run.
+            oldest: queue to the fed number of its oldest message, None when the queue is empty; queues whose
+                oldest message cannot be read must be left out.
+        """
+        pairs = [part for queue, fed in oldest.items() for part in (queue, "" if fed is None else str(fed))]
+        held, wait = self._settings.held_timeout, self._settings.waiting_timeout
+        back = self._call("reclaim", run, int(held * 1e6), int(wait * 1e6), *pairs)
+        return cast(int, back)
+
+    def abandon_listing(self, run: RunId) -> bool:
+        """Close a listing that has been silent for too long."""
+        return self._call("abandon_listing", run, int(self._settings.listing_timeout * 1e6)) == 1
+
+    def close(self, run: RunId, error: str = "") -> None:
+        """The reports are written: the run is finished, and leaves Redis after the retention time."""
+        keys = cast(list[bytes], self.client.keys(f"{_base(run).replace('{', '[{]').replace('}', '[}]')}:*"))
+        with self.client.pipeline(transaction=True) as pipe:
+            fields: _Fields = {"state": "finished", "report_error": error}
+            pipe.hset(_base(run), mapping=fields)
+            pipe.zrem(ACTIVE, run)
+            pipe.delete(*(f"{_base(run)}:{name}" for name in ("claims", "queues", "tries", "deaths", "fed")))
+            for key in [_base(run).encode(), *keys]:
+                pipe.expire(key, self._settings.run_retention)
+            pipe.execute()
+
+    def report_error(self, run: RunId) -> str:
+        """Why the reports of a finished run could not be written, or ""."""
+        text = cast(bytes | None, self.client.hget(_base(run), "report_error"))
+        return text.decode() if text else ""
+
+    def forget_expired(self) -> None:
+        """Drop the names of runs whose retention time is over."""
+        for run in self.runs():
+            if not self.client.exists(_base(run)):
+                self.client.zrem(RUNS, run)
+                self.client.zrem(ACTIVE, run)
+
+    def cancel(self, run: RunId) -> None:
+        """Finish every unfinished item as failed/cancelled."""
+        self.counts(run)
+        while cast(int, self._call("cancel", run, 500)):
+            pass
+        self.wake()
+
+    # --- working
+
+    def take(self, run: RunId, queue: str, fed: int, ids: Sequence[ItemId]) -> list[Taken]:
+        """Hold those of the items whose current message this is; late copies drop out."""
+        answer = cast(list[bytes | None], self._call("take", run, queue, fed, *ids))
+        return [
+            Taken(run, Item.load(id, record), fed, alpha)
+            for id, record, alpha in zip(ids, answer[::2], answer[1::2], strict=True)
+            if record is not None
+        ]
+
+    def touch(self, run: RunId, fed: Iterable[tuple[ItemId, int]]) -> None:
+        """Say that these are still worked on."""
+        args = [part for id, number in fed for part in (id, str(number))]
+        if args:
+            self._call("touch", run, *args)
+
+    def hand_over(self, taken: Taken, alpha: bytes) -> int | None:
+        """Leave the alpha and move the item to the encode queue; the fed number of its message, None when stale."""
+        fed = cast(bytes, self._call("hand_over", taken.run, taken.item.id, taken.fed, alpha))
+        return int(fed) if fed else None
+
+    def done(self, taken: Taken, row: Mapping[str, object]) -> bool:
+        """Count a success and keep its row; False when it was counted before."""
+        return self._call("done", taken.run, taken.item.id, _json(row)) == 1
+
+    def fail(self, taken: Taken, error: ItemError) -> str:
+        """Count a failure, or send the item back when trying again may help: "failed", "again" or "stale"."""
+        if isinstance(error, TransientError):
+            return self._try_again(taken, error, "tries", self._settings.max_tries, _BACKOFF)
+        row = failure_row(taken.item.key, error.code, error.reason)
+        counted = self._call("fail", taken.run, taken.item.id, taken.fed, _json(row))
+        return "failed" if counted == 1 else "stale"
+
+    def blame(self, taken: Taken, reason: str) -> str:
+        """Count the death of a process against the one item it worked on."""
+        limit = self._settings.max_deaths
+        error = TransientError(Code.ATTEMPTS_EXHAUSTED, f"It ended {limit} processes that worked on it; last: {reason}")
+        return self._try_again(taken, error, "deaths", limit, 0)
+
+    def lost_alpha(self, taken: Taken, reason: str) -> str:
+        """The alpha is missing or damaged: back to the start."""
+        error = TransientError(Code.ENGINE_ERROR, reason)
+        return self._try_again(taken, error, "tries", self._settings.max_tries, 0, drop=True)
+
+    def give_back(self, taken: Iterable[Taken]) -> None:
+        """Return held items without blame."""
+        for one in taken:
+            self._call("give_back", one.run, one.item.id, one.fed)
+        self.wake()
+
+    def _try_again(
+        self, taken: Taken, error: ItemError, kind: str, limit: int, delay: float, *, drop: bool = False
+    ) -> str:
+        row = _json(failure_row(taken.item.key, error.code, error.reason))
+        answer = self._call(
+            "try_again", taken.run, taken.item.id, taken.fed, kind, limit, int(delay * 1e6), row, "drop" if drop else ""
+        )
+        return cast(bytes, answer).decode()
+
+    # --- results
+
+    def rows(self, run: RunId) -> Iterable[dict[str, object]]:
+        """The row of every finished item, in the order of finishing, read in pages."""
+        last = "-"
+        while True:
+            page = cast(
+                list[tuple[bytes, dict[bytes, bytes]]], self.client.xrange(f"{_base(run)}:rows", last, "+", count=1000)
+            )
+            for _, fields in page:
+                yield json.loads(fields[b"row"])
+            if len(page) < 1000:
+                return
+            last = "(" + page[-1][0].decode()
+
+
+def failure_row(key: Key, code: Code, reason: str) -> dict[str, object]:
+    """The row of a failed item."""
+    return {"key": key, "outcome": "failed", "code": str(code), "reason": reason}
+
+
+def _base(run: RunId) -> str:
+    return f"mm:{{{run}}}"
+
+
+def _json(row: Mapping[str, object]) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,39 @@
+#!lua flags=allow-oom
+-- KEYS[1] is the run's base key "mm:{run}"; every other key of the run begins with it, in the same hash slot.
+-- An item is in exactly one of todo, waiting:<queue>, held; `items` has it as long as it is not finished.
+local base = KEYS[1]
+local items, todo, held = base .. ':items', base .. ':todo', base .. ':held'
+local queues, alpha, fedof = base .. ':queues', base .. ':alpha', base .. ':fed'
+local tries, deaths, rows = base .. ':tries', base .. ':deaths', base .. ':rows'
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+local function waiting(queue) return base .. ':waiting:' .. queue end
+local function num(n) return string.format('%.0f', n) end
+local function moved() redis.call('HSET', base, 'moved', num(now)) end
+local function stands(id, fed) return redis.call('HGET', fedof, id) == fed end
+
+local function leave_held(id)
+  redis.call('ZREM', held, id)
+  redis.call('HDEL', fedof, id)
+end
+
+local function to_todo(id, due)
+  leave_held(id)
+  redis.call('ZADD', todo, num(due), id)
+end
+
+-- Counts an item as finished, once, wherever it is. Returns 1 for whoever was first.
+local function finish(id, outcome, row)
+  if redis.call('HDEL', items, id) == 0 then return 0 end
+  redis.call('ZREM', todo, id)
+  for _, queue in ipairs(redis.call('SMEMBERS', queues)) do redis.call('ZREM', waiting(queue), id) end
+  leave_held(id)
+  redis.call('HDEL', alpha, id)
+  redis.call('HDEL', tries, id)
+  redis.call('HDEL', deaths, id)
+  redis.call('HINCRBY', base, outcome, 1)
+  redis.call('XADD', rows, '*', 'row', row)
+  moved()
+  return 1
+end

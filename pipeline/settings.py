@@ -1,0 +1,80 @@
+"""One frozen settings object, read from the environment where a process starts and handed down from there."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import SetupError
+
+MEGABYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Everything that can be set by an environment variable `MATTEMILL_<NAME>`.
+
+    S3 credentials are not here: boto3 finds them the usual AWS way (`AWS_ACCESS_KEY_ID`, profiles, instance roles).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MATTEMILL_", frozen=True, extra="ignore")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="broker and ledger; redis:// or rediss://"
+    )
+    s3_endpoint_url: str | None = Field(None, description="an S3 server other than AWS, such as http://127.0.0.1:9000")
+    model: str = Field("u2netp", description="the model new runs use")
+    home: Path = Field(Path("~/.mattemill"), description="models, engines, caches", validate_default=True)
+    log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: JSON unless on a terminal")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+
+    max_bytes: int = Field(200 * MEGABYTE, ge=1, description="largest source object, in bytes")
+    max_megapixels: int = Field(150, ge=1, description="largest source image, in millions of pixels")
+
+    max_batch: int = Field(8, ge=1, le=64, description="images in one engine call")
+    max_delay_ms: float = Field(20, ge=0, description="how long a batch that is not full waits for company")
+    loaders: int = Field(0, ge=0, le=64, description="loader processes of a GPU worker; 0: one per core, at least 2")
+    loader_slots: int = Field(0, ge=0, le=1024, description="decoded images held in shared memory; 0: four batches")
+    loader_deadline: float = Field(60, gt=0, description="seconds a loader may spend on one image")
+    gpu_threads: int = Field(16, ge=1, le=256, description="messages that a GPU worker handles at once")
+    encode_deadline: float = Field(120, gt=0, description="seconds an encode child may spend on one image")
+    child_memory: int = Field(
+        4096 * MEGABYTE, ge=256 * MEGABYTE, description="address space of a loader or encode child, bytes"
+    )
+
+    chunk: int = Field(0, ge=0, le=32, description="keys in one message; 0: chosen by the size of the run")
+    queue_mark: int = Field(2000, ge=1, description="keys waiting in a queue before the feeder stops adding")
+    encode_mark: int = Field(
+        256, ge=1, description="images waiting for encoding before the feeder stops feeding engines"
+    )
+
+    held_timeout: float = Field(30, gt=0, description="seconds untouched after which held work is taken back")
+    waiting_timeout: float = Field(
+        30, gt=0, description="seconds after which waiting work whose message is gone is fed again"
+    )
+    touch_interval: float = Field(10, gt=0, description="seconds between two touches of held work")
+    listing_timeout: float = Field(60, gt=0, description="seconds a listing may be silent")
+    stall_timeout: float = Field(
+        180, gt=0, description="seconds without any progress after which a waiting command gives up"
+    )
+    max_tries: int = Field(5, ge=1, description="tries after transient failures")
+    max_deaths: int = Field(3, ge=1, description="processes that one image may kill")
+    run_retention: int = Field(7 * 86400, ge=60, description="seconds that a finished run stays in Redis")
+
+    @field_validator("home")
+    @classmethod
+    def _expand(cls, home: Path) -> Path:
+        return home.expanduser()
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Build the settings from the environment; `overrides` win.
+
+    Raises:
+        SetupError: when a variable has a value that cannot be.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "MATTEMILL_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SetupError(f"{name} cannot be used: {first['msg']}.", "unset it or give a value that fits") from error

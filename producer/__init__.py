@@ -1,0 +1,1 @@
+"""Producers: list, enqueue, sweep, wait, report; and the command line."""

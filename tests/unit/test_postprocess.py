@@ -1,0 +1,140 @@
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from model.postprocess import cut_out, refine
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+def disc(height: int, width: int, softness: float = 1.5) -> UInt8:
+    """A soft-edged ellipse that fills two thirds of the picture."""
+    y, x = np.mgrid[:height, :width]
+    radius = np.hypot((y - height / 2) / height, (x - width / 2) / width)
+    distance = (0.33 - radius) * min(height, width)
+    return np.asarray(255 * np.clip(0.5 + distance / (2 * softness), 0, 1), np.uint8)
+
+
+def shrunk(alpha: UInt8, factor: float) -> UInt8:
+    height, width = alpha.shape
+    size = max(1, round(width / factor)), max(1, round(height / factor))
+    return cv2.resize(alpha, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+def composed(alpha: UInt8, subject: tuple[int, int, int], background: tuple[int, int, int]) -> UInt8:
+    share = alpha[:, :, None] / 255
+    return np.rint(share * subject + (1 - share) * background).astype(np.uint8)
+
+
+def error(one: UInt8, other: UInt8) -> float:
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+@pytest.mark.parametrize("factor", [0.7, 1, 1.3, 2, 2.1, 3.7, 8, 12.5])
+@pytest.mark.parametrize("size", [(301, 407), (407, 301), (64, 1000)])
+def test_flat_regions_stay_exact(factor: float, size: tuple[int, int]) -> None:
+    alpha = shrunk(disc(*size), factor)
+    rgb = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    fine = refine(alpha, rgb)
+    assert fine.shape == size
+    assert fine.dtype == np.uint8
+    assert fine.flags.c_contiguous
+    # Two pixels of the model's alpha away from anything else: whatever interpolates, it sees one value only.
+    window = np.ones((5, 5), np.uint8)
+    for value, flat in ((0, cv2.dilate(alpha, window) == 0), (255, cv2.erode(alpha, window) == 255)):
+        inside = cv2.resize(flat.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+        assert (fine[inside] == value).all()
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+@pytest.mark.parametrize("factor", [1.5, 5])
+def test_one_value_everywhere(value: int, factor: float) -> None:
+    rgb = np.random.default_rng(3).integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    fine = refine(shrunk(np.full((90, 130), value, np.uint8), factor), rgb)
+    assert np.abs(fine.astype(np.int16) - value).max() <= (1 if value == 77 else 0)
+
+
+@pytest.mark.parametrize("factor", [3, 4, 8])
+@pytest.mark.parametrize(("subject", "background"), [((250, 240, 230), (20, 30, 40)), ((20, 30, 40), (240, 250, 245))])
+def test_the_edge_follows_the_photo(
+    factor: int, subject: tuple[int, int, int], background: tuple[int, int, int]
+) -> None:
+    alpha = disc(320, 480)
+    rgb = composed(alpha, subject, background)
+    low = shrunk(alpha, factor)
+    cubic = cv2.resize(low, (480, 320), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    fine = refine(low, rgb)
+    assert error(fine, alpha) < 0.6 * error(cubic, alpha)
+
+
+def test_rows_and_columns_are_treated_alike() -> None:
+    alpha = disc(330, 470)
+    rgb = composed(alpha, (250, 40, 30), (20, 90, 240))
+    low = shrunk(alpha, 5)
+    turned = refine(np.ascontiguousarray(low.T), np.ascontiguousarray(rgb.transpose(1, 0, 2)))
+    assert np.abs(refine(low, rgb).astype(np.int16) - turned.T).max() <= 2
+
+
+def test_no_seams_between_tiles() -> None:
+    y, x = np.mgrid[:400, :700].astype(np.float32)
+    ramp = np.rint(255 * (x + y) / 1098).astype(np.uint8)
+    rgb = np.dstack([ramp] * 3)
+    fine = refine(shrunk(ramp, 4), rgb).astype(np.int16)
+    assert np.abs(np.diff(fine, axis=0)).max() <= 2
+    assert np.abs(np.diff(fine, axis=1)).max() <= 2
+
+
+@pytest.mark.parametrize("low", [(1, 1), (1, 40), (40, 1), (3, 2)])
+@pytest.mark.parametrize("high", [(1, 1), (1, 200), (200, 1), (7, 500)])
+def test_odd_sizes(low: tuple[int, int], high: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    alpha = random.integers(0, 256, low, dtype=np.uint8)
+    rgb = random.integers(0, 256, (*high, 3), dtype=np.uint8)
+    for array in (alpha, rgb):
+        array.flags.writeable = False
+    fine = refine(alpha, rgb)
+    assert fine.shape == high
+    assert cut_out(rgb, fine).shape == (*high, 4)
+
+
+def test_inputs_are_not_changed() -> None:
+    alpha = disc(200, 300)
+    rgb = composed(alpha, (200, 30, 30), (20, 200, 20))
+    before = rgb.copy()
+    cut_out(rgb, refine(shrunk(alpha, 4), rgb))
+    np.testing.assert_array_equal(rgb, before)
+
+
+def test_a_cutout_is_black_where_transparent_and_the_photo_where_opaque() -> None:
+    alpha = disc(300, 400, softness=6)
+    rgb = np.random.default_rng(3).integers(1, 256, (300, 400, 3), dtype=np.uint8)
+    image = cut_out(rgb, alpha)
+    assert image.shape == (300, 400, 4)
+    assert image.flags.c_contiguous
+    np.testing.assert_array_equal(image[:, :, 3], alpha)
+    assert (image[alpha == 0] == 0).all()
+    np.testing.assert_array_equal(image[alpha == 255, :3], rgb[alpha == 255])
+
+
+@pytest.mark.parametrize("size", [(300, 400), (1100, 1500)])
+@pytest.mark.parametrize(
+    ("subject", "background"),
+    [((250, 240, 230), (10, 20, 10)), ((30, 20, 25), (250, 250, 240)), ((200, 30, 30), (30, 200, 60))],
+)
+def test_the_background_leaves_the_edge(
+    size: tuple[int, int], subject: tuple[int, int, int], background: tuple[int, int, int]
+) -> None:
+    alpha = disc(*size, softness=4)
+    rgb = composed(alpha, subject, background)
+    edge = (alpha > 40) & (alpha < 215)
+    cleaned = cut_out(rgb, alpha)[edge, :3]
+    left = np.abs(cleaned.astype(np.int16) - subject).mean()
+    assert left < 0.25 * np.abs(rgb[edge].astype(np.int16) - subject).mean()
+
+
+def test_a_faint_spot_far_from_any_subject_keeps_its_colour() -> None:
+    rgb = np.full((900, 900, 3), (90, 120, 200), np.uint8)
+    alpha = np.zeros((900, 900), np.uint8)
+    alpha[450, 450] = 3
+    assert np.abs(cut_out(rgb, alpha)[450, 450, :3].astype(np.int16) - (90, 120, 200)).max() <= 2

@@ -1,0 +1,1 @@
+"""The processes that do the work, and the local stack that runs them on one machine."""

@@ -1,0 +1,1 @@
+"""Embedded Valkey and SeaweedFS for `mattemill demo`, `mattemill up` and the tests (extra `embedded`)."""
