@@ -1,0 +1,136 @@
+"""Groups images of one size into batches for the engine. No thread and no clock of its own."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.ids import SizeBucket
+
+Image = NDArray[np.uint8]
+
+
+class ClosedError(Exception):
+    """The batcher takes no more images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An image that waits for its batch; `future` gets its alpha, uint8 [H, W]."""
+
+    image: Image  # [H, W, 3] uint8
+    since: float
+    future: Future[Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images of one size bucket, in the order in which they came."""
+
+    size_bucket: SizeBucket
+    items: tuple[Waiting, ...]
+
+
+class DynamicBatcher:
+    """A queue per size bucket; hands out full batches first, and no image waits past its delay while it is asked.
+
+    A batch is due when it is full, when its oldest image has waited `max_delay`, or when the batcher is closed. Of
+    several due ones, one that is past its delay goes first (the longest waiting), then the fullest.
+
+    Args:
+        max_batch: the most images in a batch.
+        max_delay: seconds that the first image of a batch waits for company.
+        capacity: images that may wait; `submit` blocks beyond.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, max_batch: int, max_delay: float, capacity: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if max_batch < 1 or capacity < max_batch:
+            raise ValueError(f"max_batch is 1 to capacity; got {max_batch} of {capacity}")
+        self._max_batch = max_batch
+        self._max_delay = max_delay
+        self._capacity = capacity
+        self._clock = clock
+        self._queues: dict[SizeBucket, deque[Waiting]] = {}
+        self._count = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def submit(self, image: Image) -> Future[Image]:
+        """Queue an image, uint8 [H, W, 3]; it stays the caller's until the future has its answer.
+
+        Raises:
+            ClosedError: after `close`.
+        """
+        item = Waiting(image, self._clock(), Future())
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._count < self._capacity)
+            if self._closed:
+                raise ClosedError
+            self._queues.setdefault(SizeBucket(image.shape[0], image.shape[1]), deque()).append(item)
+            self._count += 1
+            self._changed.notify_all()
+        return item.future
+
+    def poll(self) -> Batch | None:
+        """The batch that is due now, or None. Cancelled images drop out here."""
+        with self._changed:
+            size_bucket = self._due()
+            if size_bucket is None:
+                return None
+            return self._cut(size_bucket)
+
+    def take(self) -> Batch | None:
+        """Wait for the next batch; None when the batcher is closed and empty."""
+        with self._changed:
+            while True:
+                size_bucket = self._due()
+                if size_bucket is not None:
+                    batch = self._cut(size_bucket)
+                    if batch is not None:
+                        return batch
+                elif self._closed:
+                    return None
+                else:
+                    self._changed.wait(self._next_deadline())
+
+    def close(self) -> None:
+        """Take no more images; those that wait are still handed out, at once."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """Images that wait."""
+        return self._count
+
+    def _due(self) -> SizeBucket | None:
+        now = self._clock()
+        waiting = [(queue[0].since, len(queue), size_bucket) for size_bucket, queue in self._queues.items() if queue]
+        late = [entry for entry in waiting if now - entry[0] >= self._max_delay]
+        if late:
+            return min(late)[2]
+        ready = [entry for entry in waiting if self._closed or entry[1] >= self._max_batch]
+        return max(ready, key=lambda entry: (entry[1], -entry[0]))[2] if ready else None
+
+    def _cut(self, size_bucket: SizeBucket) -> Batch | None:
+        queue = self._queues[size_bucket]
+        items: list[Waiting] = []
+        while queue and len(items) < self._max_batch:
+            item = queue.popleft()
+            self._count -= 1
+            if item.future.set_running_or_notify_cancel():
+                items.append(item)
+        self._changed.notify_all()
+        return Batch(size_bucket, tuple(items)) if items else None
+
+    def _next_deadline(self) -> float | None:
+        oldest = [queue[0].since for queue in self._queues.values() if queue]
+        return max(min(oldest) + self._max_delay - self._clock(), 0) if oldest else None
