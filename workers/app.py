@@ -1,0 +1,64 @@
+"""The Celery application, and what has to be known of its queues in Redis."""
+
+import json
+from typing import cast
+
+import redis
+from celery import Celery
+
+import celeryconfig
+from pipeline.jobs import ENCODE_QUEUE, Job
+from pipeline.settings import Settings
+
+MATTE, ENCODE = "mattemill.matte", "mattemill.encode"
+_SEPARATOR = "\x06\x16"
+"""What kombu puts between a queue's name and a priority other than 0."""
+
+
+def make_app(settings: Settings) -> Celery:
+    """The application; the broker's address comes from the settings, everything else from celeryconfig."""
+    app = Celery("mattemill", set_as_current=False, broker=settings.redis_url.get_secret_value())
+    app.config_from_object(celeryconfig)
+    return app
+
+
+def publish(app: Celery, job: Job, priority: int) -> None:
+    """Send one message; its fed number stands in the header too, where housekeeping reads it cheaply."""
+    app.send_task(
+        ENCODE if job.queue == ENCODE_QUEUE else MATTE,
+        kwargs=job.message(),
+        queue=job.queue,
+        priority=priority,
+        headers={"fed": job.fed},
+        ignore_result=True,
+    )
+
+
+def lists(queue: str) -> list[str]:
+    """The Redis lists of a queue, one for each priority."""
+    steps = celeryconfig.broker_transport_options["priority_steps"]
+    return [queue if step == 0 else f"{queue}{_SEPARATOR}{step}" for step in cast(list[int], steps)]
+
+
+def length(client: redis.Redis, queue: str) -> int:
+    """Messages that wait in a queue, of all priorities."""
+    with client.pipeline(transaction=False) as pipe:
+        for name in lists(queue):
+            pipe.llen(name)
+        return sum(cast(list[int], pipe.execute()))
+
+
+def oldest(client: redis.Redis, queue: str) -> int | None:
+    """The smallest fed number among the queue's oldest messages; None when the queue is empty.
+
+    Raises:
+        ValueError: when a message has no readable header; nothing can be said of the queue then.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        for name in lists(queue):
+            pipe.lindex(name, -1)
+        last = cast(list[bytes | None], pipe.execute())
+    try:
+        return min((int(json.loads(raw)["headers"]["fed"]) for raw in last if raw is not None), default=None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the oldest message of {queue} has no fed number") from error

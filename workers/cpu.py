@@ -1,0 +1,158 @@
+"""The CPU worker: a prefork pool that makes one cutout at a time in each child. `python -m workers.cpu CONCURRENCY`."""
+
+import os
+import resource
+import sys
+import threading
+from typing import TypedDict
+
+import cv2
+import structlog
+from billiard.einfo import ExceptionInfo
+from celery import Celery, Task
+from celery.exceptions import WorkerLostError
+from celery.signals import worker_process_init, worker_ready
+from celery.worker import state
+from celery.worker.request import Request
+
+from model.codecs.alpha import AlphaError, unpack_alpha
+from pipeline.errors import ItemError, SetupError
+from pipeline.ids import ETag, Key
+from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
+from pipeline.ledger import Ledger, Taken, check, connect
+from pipeline.log import configure
+from pipeline.runs import Item
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings, load_settings
+from pipeline.storage import ObjectStore
+from workers.app import ENCODE, make_app
+from workers.encoding import make_cutout
+
+log = structlog.get_logger(__name__)
+
+
+class _Child(TypedDict, total=False):
+    ledger: Ledger
+    store: ObjectStore
+
+
+def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job) -> None:
+    """Take the job's items and see each to its outcome; late copies drop out."""
+    for taken in ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids):
+        key = taken.item.key
+        try:
+            packed = unpack_alpha(taken.alpha or b"")
+        except AlphaError as error:
+            log.warning("alpha_lost", run=job.run, key=key, outcome=ledger.lost_alpha(taken, str(error)))
+            continue
+        try:
+            row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed)
+        except ItemError as error:
+            log.warning("encode_failed", run=job.run, key=key, error=str(error), outcome=ledger.fail(taken, error))
+            continue
+        ledger.done(taken, row)
+        log.info("encode", run=job.run, key=key, ms=row["ms"])
+
+
+def run(concurrency: int, settings: Settings) -> None:
+    """Take work until told to stop."""
+    parent = Ledger(connect(settings), settings)
+    check(parent.client, settings)
+    app = make_app(settings)
+    child: _Child = {}
+
+    @worker_process_init.connect(weak=False)
+    def begin(**_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
+        cv2.setNumThreads(1)
+        child["ledger"] = Ledger(connect(settings), settings)
+        child["store"] = S3Store(settings, pool=2)
+
+    @worker_ready.connect(weak=False)
+    def ready(**_: object) -> None:
+        threading.Thread(target=_touch, args=(parent, settings), name="touch", daemon=True).start()
+
+    class BlamingRequest(Request):
+        """Counts the death of a child against the one item it held; both run in the parent."""
+
+        def on_timeout(self, soft: bool, timeout: float) -> None:
+            super().on_timeout(soft, timeout)
+            if not soft:
+                _blame(parent, self, f"it took more than {timeout:g} s")
+
+        def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+            if isinstance(exc_info.exception, WorkerLostError):
+                _blame(parent, self, str(exc_info.exception))
+
+    class BlamingTask(Task):  # type: ignore[type-arg]
+        Request = BlamingRequest  # type: ignore[assignment]
+
+    @app.task(name=ENCODE, base=BlamingTask, time_limit=int(settings.encode_deadline))
+    def encode_task(job: object) -> None:
+        try:
+            encode(child["ledger"], child["store"], settings, Job.parse(job))
+        except MessageError as error:
+            log.warning("message_refused", error=str(error))
+        except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back
+            log.exception("encode_task_failed")
+
+    _work(app, concurrency)
+
+
+def _work(app: Celery, concurrency: int) -> None:
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={concurrency}",
+            f"--queues={ENCODE_QUEUE}",
+            f"--hostname=cpu-{os.getpid()}@%h",
+            "--without-mingle",
+            "--without-gossip",
+            "--loglevel=WARNING",
+        ]
+    )
+
+
+def _held(request: Request) -> list[Taken]:
+    """What a request holds, as far as its message tells."""
+    try:
+        job = Job.parse(request.kwargs["job"])
+    except (MessageError, KeyError, TypeError):
+        return []
+    items = zip(job.item_ids, job.keys, strict=False)
+    return [Taken(job.run_id, Item(id, Key(key), ETag(""), 0, ""), job.fed, None) for id, key in items]
+
+
+def _blame(ledger: Ledger, request: Request, reason: str) -> None:
+    for taken in _held(request):
+        outcome = ledger.blame(taken, reason)
+        log.warning("child_died", run=taken.run, key=taken.item.key, reason=reason, outcome=outcome)
+
+
+def _touch(ledger: Ledger, settings: Settings) -> None:
+    pause = threading.Event()
+    while not pause.wait(settings.touch_interval):
+        for request in list(state.active_requests):
+            try:
+                for taken in _held(request):
+                    ledger.touch(taken.run, [(taken.item.id, taken.fed)])
+            except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the next touch may get through
+                log.warning("touch_failed", error=str(error))
+
+
+def main() -> int:
+    """Start; exit code 2 when it cannot."""
+    try:
+        settings = load_settings()
+        configure(settings, role="cpu")
+        run(int(sys.argv[1]), settings)
+    except SetupError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

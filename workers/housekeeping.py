@@ -1,0 +1,128 @@
+"""What keeps runs moving: feeding, feeding again, finishing. One leader at a time; two for a moment harm nothing."""
+
+import secrets
+import time
+from collections.abc import Callable
+from itertools import groupby
+
+import structlog
+
+from pipeline.errors import SetupError
+from pipeline.ids import RunId
+from pipeline.jobs import ENCODE_QUEUE, LONGEST, Job
+from pipeline.ledger import LEADER, WAKE, Fed, Ledger
+from pipeline.runs import RunSpec
+from pipeline.settings import Settings
+from workers.app import length, oldest
+
+log = structlog.get_logger(__name__)
+_PAGE = 500
+_LEASE_MS = 5000
+_RECLAIM_SECONDS = 2.0
+_RENEW = """if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"""
+
+
+class Housekeeper:
+    """Does the housekeeping while it leads.
+
+    Args:
+        ledger: the ledger.
+        publish: sends a job with a priority.
+        finish: writes the reports of a run whose last item is finished; its error is kept with the run.
+        settings: marks and timeouts.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        publish: Callable[[Job, int], None],
+        finish: Callable[[RunId], None],
+        settings: Settings,
+    ) -> None:
+        self._ledger = ledger
+        self._publish = publish
+        self._finish = finish
+        self._settings = settings
+        self._me = secrets.token_hex(8)
+        self._renew = ledger.client.register_script(_RENEW)
+        self._reclaimed = 0.0
+
+    def step(self) -> bool:
+        """Lead, if nobody else does, and do what is due now; returns whether this one leads."""
+        if self._renew(keys=[LEADER], args=[self._me, _LEASE_MS]) != 1:
+            return False
+        reclaim = time.monotonic() - self._reclaimed >= _RECLAIM_SECONDS
+        if reclaim:
+            self._reclaimed = time.monotonic()
+        for run in reversed(self._ledger.runs(active=True)):
+            self._tend(run, reclaim)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Return after `seconds`, or as soon as somebody has work for a feeder."""
+        self._ledger.client.brpop([WAKE], timeout=seconds)
+
+    def _tend(self, run: RunId, reclaim: bool) -> None:
+        try:
+            spec = self._ledger.spec(run)
+        except SetupError:
+            self._ledger.forget_expired()
+            return
+        if reclaim:
+            if self._ledger.abandon_listing(run):
+                log.warning("listing_abandoned", run=run)
+            back = self._ledger.reclaim(run, self._oldest(run))
+            if back:
+                log.warning("reclaimed", run=run, items=back)
+        self._feed(spec)
+        counts = self._ledger.counts(run)
+        if counts.state == "listed" and counts.pending == 0:
+            self._close(run)
+
+    def _feed(self, spec: RunSpec) -> None:
+        client = self._ledger.client
+        encoding = length(client, ENCODE_QUEUE)
+        queues = [f"matte.{spec.model}.{size_bucket}" for size_bucket in spec.size_buckets]
+        waiting = sum(length(client, queue) for queue in queues) * max(self._chunk(spec), 1)
+        room = self._settings.queue_mark - waiting if encoding < self._settings.encode_mark else 0
+        while True:
+            fed = self._ledger.feed(spec, _PAGE, max(min(room, _PAGE), 0))
+            self._send(spec, fed)
+            room -= len(fed)
+            if len(fed) < _PAGE or room <= 0:
+                return
+
+    def _send(self, spec: RunSpec, fed: list[Fed]) -> None:
+        for queue, group in groupby(sorted(fed, key=lambda one: one.queue), key=lambda one: one.queue):
+            chunk = 1 if queue == ENCODE_QUEUE else self._chunk(spec)
+            items = list(group)
+            for start in range(0, len(items), chunk):
+                part = items[start : start + chunk]
+                job = Job(spec.run, [o.item.id for o in part], [o.item.key for o in part], part[0].fed, queue)
+                self._publish(job, spec.priority)
+
+    def _chunk(self, spec: RunSpec) -> int:
+        """Keys in a message: one while a run is small, so that each is a row in Flower; up to 32 for large ones."""
+        wanted = spec.chunk or self._settings.chunk
+        return wanted or min(max(self._ledger.counts(spec.run).listed // 200, 1), LONGEST)
+
+    def _oldest(self, run: RunId) -> dict[str, int | None]:
+        found: dict[str, int | None] = {}
+        for queue in self._ledger.queues(run):
+            try:
+                found[queue] = oldest(self._ledger.client, queue)
+            except ValueError as error:
+                log.warning("queue_unreadable", queue=queue, error=str(error))
+        return found
+
+    def _close(self, run: RunId) -> None:
+        error = ""
+        try:
+            self._finish(run)
+        except Exception as reason:
+            error = str(reason)
+            log.exception("report_failed", run=run)
+        self._ledger.close(run, error)
+        counts = self._ledger.counts(run)
+        log.info("run_finished", run=run, listed=counts.listed, done=counts.done, failed=counts.failed)

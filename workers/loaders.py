@@ -1,0 +1,190 @@
+"""The pool of loader processes of a GPU worker, seen from the parent."""
+
+import contextlib
+import json
+import mmap
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from pipeline.errors import MattemillError
+from pipeline.ids import SizeBucket
+from workers.loading import Loaded, Request, answer
+
+log = structlog.get_logger(__name__)
+_START_SECONDS = 60.0
+
+
+class LoaderDiedError(MattemillError):
+    """The process that worked on this image crashed, was killed, or took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A loaded image in shared memory; give it back with `Loaders.free`."""
+
+    index: int
+    image: NDArray[np.uint8]  # [H, W, 3] uint8
+    loaded: Loaded
+
+
+class Loaders:
+    """Child processes that each load one image at a time into slots of one anonymous shared memory.
+
+    Slots bound the memory: `load` waits for a free one. A child that crashes or passes the deadline fails the one image
+    that it worked on with `LoaderDiedError` and is replaced.
+
+    Args:
+        count: child processes.
+        slots: images in shared memory.
+        largest: the largest size bucket.
+        deadline: seconds for one image.
+    """
+
+    def __init__(self, count: int, slots: int, largest: SizeBucket, deadline: float) -> None:
+        self._slot_bytes = largest.height * largest.width * 3
+        self._deadline = deadline
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(slots):
+            self._free.put(index)
+        size = self._slot_bytes * slots
+        self._fd = os.memfd_create("mattemill-slots", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, size)
+        self._memory = mmap.mmap(self._fd, size)
+        self._pixels = np.frombuffer(self._memory, np.uint8)
+        self._requests: queue.SimpleQueue[tuple[Request, Future[Slot]] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        # PDEATHSIG follows the thread that starts a child: each child has a thread that lives as long as the process.
+        self._threads = [threading.Thread(target=self._run, name=f"loader-{n}", daemon=True) for n in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def load(self, request: Request) -> Future[Slot]:
+        """Ask for an image. The future raises `ItemError` or `LoaderDiedError`."""
+        future: Future[Slot] = Future()
+        self._requests.put((request, future))
+        return future
+
+    def free(self, slot: Slot) -> None:
+        """Give a slot back once its pixels are used."""
+        self._free.put(slot.index)
+
+    def close(self) -> None:
+        """End the children; images that are asked for and not begun fail as cancelled."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        for _ in self._threads:
+            self._requests.put(None)
+        for thread in self._threads:
+            thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                entry = self._requests.get_nowait()
+                if entry is not None:
+                    entry[1].cancel()
+        os.close(self._fd)
+
+    def _run(self) -> None:
+        child: _Child | None = None
+        while (entry := self._requests.get()) is not None:
+            request, future = entry
+            if self._closing.is_set() or not future.set_running_or_notify_cancel():
+                future.cancel()
+                continue
+            index = self._free.get()
+            try:
+                if child is None:
+                    child = _Child(self._fd, len(self._memory))
+                loaded = child.ask(request, index * self._slot_bytes, self._deadline)
+                future.set_result(Slot(index, self._view(index, SizeBucket.parse(request.size_bucket)), loaded))
+            except Exception as error:  # noqa: BLE001 - whatever it is belongs to this image, and the thread must live
+                self._free.put(index)
+                if child is not None and not child.alive:
+                    log.warning("loader_died", key=request.key, reason=str(error))
+                    child.end()
+                    child = None
+                future.set_exception(error)
+        if child is not None:
+            child.end()
+
+    def _view(self, index: int, size: SizeBucket) -> NDArray[np.uint8]:
+        start = index * self._slot_bytes
+        count = size.height * size.width * 3
+        return self._pixels[start : start + count].reshape(size.height, size.width, 3)
+
+
+class _Child:
+    def __init__(self, memory: int, size: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "workers.loading",
+                    str(os.getpid()),
+                    str(theirs.fileno()),
+                    str(memory),
+                    str(size),
+                ],
+                pass_fds=(theirs.fileno(), memory),
+                stdin=subprocess.DEVNULL,
+            )
+        self._connection = Connection(ours.detach())
+        self.alive = True
+        self._receive(_START_SECONDS, "start")
+
+    def ask(self, request: Request, offset: int, deadline: float) -> Loaded:
+        try:
+            self._connection.send_bytes(json.dumps({**asdict(request), "offset": offset}).encode())
+        except OSError as error:
+            raise self._died() from error
+        return answer(self._receive(deadline, "load the image"))
+
+    def end(self) -> None:
+        self._connection.close()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _receive(self, deadline: float, what: str) -> bytes:
+        try:
+            if not self._connection.poll(deadline):
+                self._process.kill()
+                self._process.wait()
+                self.alive = False
+                raise LoaderDiedError(f"the loader took more than {deadline:g} s to {what}")
+            return self._connection.recv_bytes()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+
+    def _died(self) -> LoaderDiedError:
+        self.alive = False
+        self._process.kill()
+        status = self._process.wait()
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return LoaderDiedError(f"the loader ended with {name}")

@@ -1,0 +1,127 @@
+"""One image from S3 to a model-sized picture, and the child process that does it.
+
+A child works on one image at a time, so that its parent knows whom to blame when it crashes or hangs. It speaks JSON
+over a pipe and writes pixels into a slot of shared memory that its parent chose.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.codecs.decode import decode
+from model.preprocess import Letterbox, letterbox
+from pipeline.errors import Code, ItemError, PermanentError, TransientError
+from pipeline.ids import ETag, Key, SizeBucket
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings, load_settings
+from pipeline.storage import ObjectStore
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a child is asked for."""
+
+    bucket: str
+    key: str
+    etag: str
+    size_bucket: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of it: where the photo lies in the slot, and what it took."""
+
+    box: Letterbox
+    milliseconds: dict[str, float]
+
+
+def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[np.uint8]) -> Loaded:
+    """Fetch, decode strictly at reduced scale, and letterbox into `out`, uint8 [H, W, 3].
+
+    Raises:
+        ItemError: what is wrong with this image.
+    """
+    size = SizeBucket.parse(request.size_bucket)
+    started = time.perf_counter()
+    etag = ETag(request.etag) if request.etag else None
+    fetched = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes)
+    got = time.perf_counter()
+    # Twice the target, so that the rest of the way down is an average and not a gap.
+    picture = decode(fetched.body, max_megapixels=settings.max_megapixels, at_least=(2 * size.height, 2 * size.width))
+    _, box = letterbox(picture.rgb, size, out)
+    ended = time.perf_counter()
+    return Loaded(box, {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)})
+
+
+def answer(reply: bytes) -> Loaded:
+    """Read a child's reply.
+
+    Raises:
+        ItemError: what the child raised.
+    """
+    fields = json.loads(reply)
+    if "code" in fields:
+        kind = TransientError if fields["transient"] else PermanentError
+        raise kind(Code(fields["code"]), fields["reason"])
+    return Loaded(Letterbox(**fields["box"]), fields["milliseconds"])
+
+
+def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:
+    """Answer requests until the parent closes the pipe."""
+    while True:
+        try:
+            message = json.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        offset = message.pop("offset")
+        request = Request(**message)
+        size = SizeBucket.parse(request.size_bucket)
+        count = size.height * size.width * 3
+        out = np.frombuffer(memory, np.uint8, count, offset).reshape(size.height, size.width, 3)
+        try:
+            loaded = load(store, settings, request, out)
+            reply: dict[str, object] = {"box": asdict(loaded.box), "milliseconds": loaded.milliseconds}
+        except ItemError as error:
+            transient = isinstance(error, TransientError)
+            reply = {"code": error.code, "reason": error.reason, "transient": transient}
+        except MemoryError:
+            reply = {
+                "code": Code.TOO_LARGE,
+                "reason": "It needs more memory than a loader may use.",
+                "transient": False,
+            }
+        connection.send_bytes(json.dumps(reply).encode())
+
+
+def main() -> None:
+    """The child: `python -m workers.loading PARENT PIPE MEMORY SIZE`, started by `workers.loaders`."""
+    parent, pipe, memory_fd, size = map(int, sys.argv[1:])
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    settings = load_settings()
+    resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
+    cv2.setNumThreads(1)
+    store = S3Store(settings, pool=1)
+    with Connection(pipe) as connection, mmap.mmap(memory_fd, size) as memory:
+        connection.send_bytes(b"ready")
+        serve(connection, memory, settings, store)
+
+
+if __name__ == "__main__":
+    main()
