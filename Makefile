@@ -1,13 +1,15 @@
-# Everything a newcomer or CI needs: make test, make lint.
+# Everything a newcomer or CI needs: make demo, make test.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help test lint lock clean
+.PHONY: help demo test lint lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
+demo: $(STAMP) ## Remove the backgrounds of the sample photos through the whole system
+	@$(BIN)/mattemill demo
 
 test: $(STAMP) ## Run every test against real servers
 	$(BIN)/pytest -n 2 --dist loadfile

@@ -16,7 +16,7 @@ from model.store import ModelStore
 from pipeline.errors import SetupError
 
 _DOWNLOAD_SECONDS = 1800
-_NO_NETWORK = ("Connection", "timed out", "Name or service not known", "Temporary failure in name resolution")
+_NO_NETWORK = ("connection", "timed out")  # in pip's warnings, in lower case
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ def _download(name: str, wheel: Wheel) -> bytes:
 
 def _why(stderr: str) -> str:
     """The reason in what pip printed."""
-    if any(word in stderr for word in _NO_NETWORK):
+    if "CERTIFICATE_VERIFY_FAILED" in stderr:
+        return "pip does not trust the certificate of the Python package index"
+    if any(word in stderr.lower() for word in _NO_NETWORK):
         return "the Python package index cannot be reached"
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     reasons = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines or ["no reason"]

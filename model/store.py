@@ -94,12 +94,12 @@ class ModelStore:
         path = self._models / name / "model.json"
         with _readable(path):
             # A name that is no name must not lead out of the folder.
-            text = path.read_text("utf-8") if _NAME.fullmatch(name) and path.is_file() else None
-        if text is None:
+            data = path.read_bytes() if _NAME.fullmatch(name) and path.is_file() else None
+        if data is None:
             find(name)
             raise SetupError(f"Model {name} is not installed.", f"mattemill model fetch {name}")
         try:
-            entry = json.loads(text)
+            entry = json.loads(data)
             if entry["contract"] != CONTRACT:
                 raise _damaged(name, f"it has contract {entry['contract']}, expected {CONTRACT}")
             buckets = tuple(SizeBucket.parse(size_bucket) for size_bucket in entry["size_buckets"])

@@ -1,6 +1,7 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,6 @@ from redis.retry import Retry
 
 from pipeline.errors import SetupError
 from workers.local import seaweed as seaweed_module
-from workers.local import stack as stack_module
 from workers.local import valkey as valkey_module
 from workers.local.ports import free_ports
 from workers.local.process import Child, StartError, wait_ready
@@ -36,12 +36,12 @@ HOLDER = """
 import json, sys
 from workers.local.stack import LocalStack
 with LocalStack() as stack:
-    print(json.dumps({
-        "pids": [stack.valkey.pid, stack.seaweed.pid],
-        "ports": [stack.valkey.port, *stack.seaweed.ports.values()],
-        "directory": str(stack.directory),
-    }), flush=True)
     try:
+        print(json.dumps({
+            "pids": [stack.valkey.pid, stack.seaweed.pid],
+            "ports": [stack.valkey.port, *stack.seaweed.ports.values()],
+            "directory": str(stack.directory),
+        }), flush=True)
         sys.stdin.read()
     except KeyboardInterrupt:
         pass
@@ -279,7 +279,7 @@ def test_a_directory_that_cannot_be_used_is_a_sentence(tmp_path: Path, monkeypat
     assert caught.value.hint
 
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(stack_module.shutil, "disk_usage", lambda path: usage(1 << 30, 1 << 30, 5 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 30, 1 << 30, 5 << 20))
     with pytest.raises(SetupError, match="5 MB free"), LocalStack(tmp_path / "full"):
         pass
 
@@ -370,7 +370,7 @@ def is_open(port: int) -> bool:
 def is_running(pid: int) -> bool:
     try:
         # An orphan whose new parent has not yet waited for it is dead all the same.
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

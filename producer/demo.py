@@ -1,0 +1,111 @@
+"""The demo: embedded servers, real workers, the same sweep as a user's, a report at the end."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import click
+
+from engine_build.fetch import fetch
+from pipeline.errors import Code, SetupError
+from pipeline.ids import Key
+from pipeline.ledger import Ledger, connect
+from pipeline.runs import is_image_name
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings, load_settings
+from producer.api import Producer, Run, Summary
+from producer.samples import expected_failures, samples
+from workers.local.process import Child
+from workers.local.stack import LocalStack
+
+_SOURCE, _TARGET = "photos", "cutouts"
+
+
+def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], show: Callable[[Summary], None]) -> int:
+    """Run it; 0 when the outcome is the expected one, 1 otherwise.
+
+    Args:
+        photos: a folder of the user's own pictures; None takes the sample photos.
+        out: where cutouts and report go.
+        follow: waits for a run and shows its progress.
+        show: prints the closing table.
+
+    Raises:
+        SetupError: when something cannot be set up.
+    """
+    bodies, expected = _own(photos) if photos is not None else _samples()
+    fetch("u2netp", load_settings().home, click.echo)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"{out} cannot be written: {error.strerror}.", "choose another with --out") from error
+    with LocalStack() as stack, _environment(stack.environment()):
+        settings = load_settings(model="u2netp")
+        click.echo("Valkey and SeaweedFS run on this machine.")
+        with S3Store(settings) as store:
+            for bucket in (_SOURCE, _TARGET):
+                store.create_bucket(bucket)
+            for name, body in bodies:
+                store.put(_SOURCE, Key(name), body, content_type="application/octet-stream")
+            with _workers(out / "workers.log"):
+                run = Producer(settings, store).sweep(f"s3://{_SOURCE}/", f"s3://{_TARGET}/")
+                summary = follow(run)
+            _save(run, settings, store, out)
+    show(summary)
+    click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
+    return 0 if {row["key"]: row["code"] for row in summary.failures} == expected else 1
+
+
+def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
+    return ((sample.name, sample.body) for sample in samples()), expected_failures()
+
+
+def _own(photos: Path) -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
+    files = [path for path in sorted(photos.rglob("*")) if path.is_file() and is_image_name(Key(path.name))]
+    if not files:
+        raise SetupError(f"There are no pictures in {photos}.", "name a folder with JPEG, PNG, WebP … files")
+    return ((path.relative_to(photos).as_posix(), path.read_bytes()) for path in files), {}
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for this process and its children, for as long as the servers run."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _workers(log: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "producer.commands", "worker"]
+    with contextlib.ExitStack() as stack:
+        for role, *options in (("gpu", "--devices", "cpu"), ("cpu",)):
+            stack.enter_context(Child([*command, role, *options], name=f"the {role} worker", log=log))
+        yield
+
+
+def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:
+    """Keep what would go with the servers: the cutouts and the report."""
+    client = connect(settings)
+    place = Ledger(client, settings).spec(run.id).reports
+    client.close()
+    wanted = [(_TARGET, str(row["output"]), Path("cutouts")) for row in run.results() if row["outcome"] == "done"]
+    files = [(bucket, key, folder / key) for bucket, key, folder in wanted]
+    files += [
+        (place.bucket, place.key + name, Path(name)) for name in ("report.html", "manifest.jsonl", "summary.json")
+    ]
+    for bucket, key, path in files:
+        target = (out / path).resolve()
+        if not target.is_relative_to(out.resolve()):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(store.get(bucket, Key(key), max_bytes=1 << 31).body)

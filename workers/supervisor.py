@@ -1,0 +1,149 @@
+"""The supervisor that every `mattemill worker` is: starts Celery workers, restarts them, keeps house beside them."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from pipeline.errors import SetupError
+from pipeline.ids import RunId
+from pipeline.ledger import Ledger, check, connect
+from pipeline.settings import Settings
+from workers.app import make_app, publish
+from workers.housekeeping import Housekeeper
+
+log = structlog.get_logger(__name__)
+_EARLY_SECONDS = 30.0
+_EARLY_DEATHS = 5
+_GRACE = 40.0
+_FINISH_SECONDS = 600
+
+
+class Supervisor:
+    """Runs worker modules as children of this process until told to stop.
+
+    Args:
+        commands: for each child the module and its arguments.
+        environment: laid over this process's own.
+    """
+
+    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str] | None = None) -> None:
+        self._commands = commands
+        self._environment = {**os.environ, **(environment or {})}
+        self._stop = threading.Event()
+        self._children: list[subprocess.Popen[bytes] | None] = [None] * len(commands)
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; 0 when all children ended well, 2 when one could not start or gave up."""
+        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(name, lambda *_: self._stop.set())
+        parent = os.getppid()
+        results: list[int] = [0] * len(self._commands)
+        threads = [
+            threading.Thread(target=self._keep, args=(index, results), name=f"child-{index}")
+            for index in range(len(self._commands))
+        ]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads) and not self._stop.wait(0.2):
+            if os.getppid() != parent:  # whoever started us is gone
+                self._stop.set()
+        self._stop.set()
+        for child in self._children:
+            if child is not None:
+                child.terminate()
+        for thread in threads:
+            thread.join()
+        return max(results)
+
+    def _keep(self, index: int, results: list[int]) -> None:
+        """Start a child, and again when it dies; from a thread that lives as long as the process matters."""
+        deaths = 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            child = subprocess.Popen([sys.executable, "-m", *self._commands[index]], env=self._environment)
+            self._children[index] = child
+            while child.poll() is None and not self._stop.wait(0.1):
+                pass
+            if self._stop.is_set():
+                self._end(child)
+                return
+            if child.returncode == 2:
+                results[index] = 2  # it has said why it cannot start
+                return
+            deaths = deaths + 1 if time.monotonic() - started < _EARLY_SECONDS else 1
+            log.warning("worker_ended", command=self._commands[index][0], status=child.returncode, deaths=deaths)
+            if deaths >= _EARLY_DEATHS:
+                log.error("worker_given_up", command=self._commands[index][0], status=child.returncode)
+                results[index] = 2
+                return
+            self._stop.wait(min(2.0**deaths / 2, 30))
+
+    def _end(self, child: subprocess.Popen[bytes]) -> None:
+        child.terminate()
+        try:
+            child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def keep_house(settings: Settings, stop: threading.Event) -> None:
+    """Lead the housekeeping, or stand by to lead, until `stop`."""
+    app = make_app(settings)
+    client = connect(settings)
+    ledger = Ledger(client, settings)
+    keeper = Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finish, settings)
+    while not stop.is_set():
+        try:
+            if keeper.step():
+                keeper.wait(0.2)
+            else:
+                stop.wait(1)
+        except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the house must be kept after it
+            log.warning("housekeeping_failed", error=str(error))
+            stop.wait(1)
+    app.close()
+    client.close()
+
+
+def finish(run: RunId) -> None:
+    """Write manifest, summary and report in a process of its own: pixels stay out of the supervisor."""
+    done = subprocess.run(
+        [sys.executable, "-m", "workers.finisher", run],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=_FINISH_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise SetupError(done.stderr.decode(errors="replace").strip().splitlines()[-1] if done.stderr else "no reason")
+
+
+def run_cpu(settings: Settings, concurrency: int) -> int:
+    """The supervisor behind `mattemill worker cpu`: the encode pool, and the housekeeping in a thread."""
+    client = connect(settings)
+    check(client, settings)
+    client.close()
+    stop = threading.Event()
+    house = threading.Thread(target=keep_house, args=(settings, stop), name="housekeeping")
+    house.start()
+    try:
+        return Supervisor([["workers.cpu", str(concurrency)]]).run()
+    finally:
+        stop.set()
+        house.join()
+
+
+def run_gpu(settings: Settings, device: str) -> int:
+    """The supervisor behind `mattemill worker gpu`."""
+    client = connect(settings)
+    check(client, settings)
+    client.close()
+    return Supervisor([["workers.gpu", device]]).run()
