@@ -212,6 +212,16 @@ def demo(photos: Path | None, out: Path) -> None:
     sys.exit(run_demo(photos, out, follow, print_summary))
 
 
+@cli.command()
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="keep the data here")
+@click.option("--devices", default="cpu", show_default=True, help="cpu, or fake:MS for load tests")
+def up(directory: Path | None, devices: str) -> None:
+    """Run Valkey, S3, workers and Flower on this machine until Ctrl-C."""
+    from producer.demo import run_up
+
+    run_up(directory, devices)
+
+
 def follow(run: Run) -> Summary:
     """Wait for a run behind a live progress bar (on standard error)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

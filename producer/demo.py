@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import secrets
+import shlex
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from producer.api import Producer, Run, Summary
 from producer.samples import expected_failures, samples
+from workers.local.ports import free_ports
 from workers.local.process import Child
 from workers.local.stack import LocalStack
 
@@ -58,6 +63,42 @@ def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], s
     return 0 if {row["key"]: row["code"] for row in summary.failures} == expected else 1
 
 
+def run_up(directory: Path | None, devices: str) -> None:
+    """Servers, workers and Flower until Ctrl-C or SIGTERM; prints how to reach them.
+
+    Raises:
+        SetupError: when something cannot be set up, or a part ends by itself.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    fetch("u2netp", load_settings().home, lambda text: click.echo(text, err=True))
+    with LocalStack(directory) as stack, _environment(stack.environment()):
+        settings = load_settings()
+        with S3Store(settings) as store:
+            for bucket in (_SOURCE, _TARGET):
+                store.create_bucket(bucket)
+        password, port = secrets.token_urlsafe(12), free_ports(1)[0]
+        flower = [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}"]
+        flower += ["--read_only", "--max_tasks=10000"]
+        # Through the environment: anyone on the machine can read a command line.
+        secret = {
+            "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
+            "FLOWER_BASIC_AUTH": f"mattemill:{password}",
+        }
+        log = stack.directory / "workers.log"
+        with _workers(log, devices) as workers, Child(flower, name="Flower", log=log, env=os.environ | secret) as page:
+            for name, value in stack.environment().items():
+                click.echo(f"export {name}={shlex.quote(value)}")
+            click.echo(f"# Buckets: s3://{_SOURCE}/ and s3://{_TARGET}/. Logs: {log}")
+            click.echo(f"# Flower: http://127.0.0.1:{port}/ user mattemill, password {password}")
+            click.echo(f"# Next: mattemill sweep s3://{_SOURCE}/ --to s3://{_TARGET}/ --wait. Ctrl-C ends it all.")
+            while not stop.wait(0.5):
+                for child in [*workers, page]:
+                    if child.poll() is not None:
+                        raise SetupError(f"{child.name} has ended: {child.output()[-300:]}", f"look at {log}")
+
+
 def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
     return ((sample.name, sample.body) for sample in samples()), expected_failures()
 
@@ -85,12 +126,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(log: Path) -> Iterator[None]:
+def _workers(log: Path, devices: str = "cpu") -> Iterator[list[Child]]:
     command = [sys.executable, "-m", "producer.commands", "worker"]
     with contextlib.ExitStack() as stack:
-        for role, *options in (("gpu", "--devices", "cpu"), ("cpu",)):
-            stack.enter_context(Child([*command, role, *options], name=f"the {role} worker", log=log))
-        yield
+        yield [
+            stack.enter_context(Child([*command, *role], name=f"the {role[0]} worker", log=log))
+            for role in (["gpu", "--devices", devices], ["cpu"])
+        ]
 
 
 def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:

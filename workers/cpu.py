@@ -1,4 +1,4 @@
-"""The CPU worker: a prefork pool that makes one cutout at a time in each child. `python -m workers.cpu CONCURRENCY`."""
+"""The CPU worker: a prefork pool, one cutout at a time in each child. `python -m workers.cpu CONCURRENCY [PARENT]`."""
 
 import os
 import resource
@@ -27,6 +27,7 @@ from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
 from workers.app import ENCODE, make_app
 from workers.encoding import make_cutout
+from workers.lifecycle import die_with_parent
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +64,7 @@ def run(concurrency: int, settings: Settings) -> None:
 
     @worker_process_init.connect(weak=False)
     def begin(**_: object) -> None:
+        die_with_parent()
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         child["ledger"] = Ledger(connect(settings), settings)
@@ -144,6 +146,7 @@ def _touch(ledger: Ledger, settings: Settings) -> None:
 
 def main() -> int:
     """Start; exit code 2 when it cannot."""
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     try:
         settings = load_settings()
         configure(settings, role="cpu")

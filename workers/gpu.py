@@ -1,4 +1,4 @@
-"""The GPU worker: one process, one engine, a threads pool of Celery tasks. `python -m workers.gpu DEVICE`.
+"""The GPU worker: one process, one engine, a threads pool of Celery tasks. `python -m workers.gpu DEVICE [PARENT]`.
 
 DEVICE is "cpu" (ONNX Runtime on the processor) or "fake:MS" (an engine that takes MS milliseconds a batch).
 """
@@ -20,6 +20,7 @@ from pipeline.log import configure
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings, load_settings
 from workers.app import MATTE, make_app, publish
+from workers.lifecycle import die_with_parent
 from workers.matte import MatteStage
 
 log = structlog.get_logger(__name__)
@@ -83,6 +84,7 @@ def run(device: str, settings: Settings) -> None:
 
 def main() -> int:
     """Start; exit code 2 when it cannot."""
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     try:
         settings = load_settings()
         configure(settings, role="gpu")

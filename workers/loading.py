@@ -4,10 +4,8 @@ A child works on one image at a time, so that its parent knows whom to blame whe
 over a pipe and writes pixels into a slot of shared memory that its parent chose.
 """
 
-import ctypes
 import json
 import mmap
-import os
 import resource
 import signal
 import sys
@@ -26,8 +24,7 @@ from pipeline.ids import ETag, Key, SizeBucket
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
-
-_PR_SET_PDEATHSIG = 1
+from workers.lifecycle import die_with_parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +106,7 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
 def main() -> None:
     """The child: `python -m workers.loading PARENT PIPE MEMORY SIZE`, started by `workers.loaders`."""
     parent, pipe, memory_fd, size = map(int, sys.argv[1:])
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        return
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     settings = load_settings()
     resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))

@@ -66,7 +66,9 @@ class Supervisor:
         deaths = 0
         while not self._stop.is_set():
             started = time.monotonic()
-            child = subprocess.Popen([sys.executable, "-m", *self._commands[index]], env=self._environment)
+            child = subprocess.Popen(
+                [sys.executable, "-m", *self._commands[index], str(os.getpid())], env=self._environment
+            )
             self._children[index] = child
             while child.poll() is None and not self._stop.wait(0.1):
                 pass

@@ -1,6 +1,7 @@
 """The command line as a user types it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,40 @@ def test_set_up_errors_are_one_sentence_with_a_hint(environment: dict[str, str],
         assert "Hint:" in done.stderr, (arguments, done.stderr)
         assert expected in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGKILL"])
+def test_up_prints_what_to_paste_and_leaves_nothing_behind(
+    ending: str, environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    mark = f"MATTEMILL_HOME={environment['MATTEMILL_HOME']}"
+    printed = tmp_path / "printed"
+    with printed.open("wb") as output:
+        parent = subprocess.Popen([*COMMAND, "up", "--devices", "fake:1"], env=environment, stdout=output)
+    try:
+        wait_until(lambda: "Ctrl-C" in printed.read_text(), 60)
+        text = printed.read_text()
+        theirs = dict(
+            line.removeprefix("export ").replace("'", "").split("=", 1)
+            for line in text.splitlines()
+            if "export" in line
+        )
+        wait_until(lambda: sum(mark in _environ(process) for process in psutil.process_iter()) >= 7, 60)
+        assert not any(
+            theirs["AWS_SECRET_ACCESS_KEY"] in " ".join(_cmdline(process)) for process in psutil.process_iter()
+        )
+        done = run(environment | theirs, "sweep", "s3://photos/", "--to", "s3://cutouts/", "--wait", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["listed"] == 0
+    finally:
+        parent.send_signal(getattr(signal, ending))
+        parent.wait(60)
+    wait_until(lambda: not any(mark in _environ(process) for process in psutil.process_iter()), 30)
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
