@@ -128,6 +128,8 @@ def _held(request: Request) -> list[Taken]:
 
 
 def _blame(ledger: Ledger, request: Request, reason: str) -> None:
+    if state.should_stop not in (None, False) or state.should_terminate not in (None, False):
+        return  # a child that dies while its worker stops says nothing of its image; the ledger takes it back
     for taken in _held(request):
         outcome = ledger.blame(taken, reason)
         log.warning("child_died", run=taken.run, key=taken.item.key, reason=reason, outcome=outcome)

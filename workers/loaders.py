@@ -154,7 +154,12 @@ class _Child:
             )
         self._connection = Connection(ours.detach())
         self.alive = True
-        self._receive(_START_SECONDS, "start")
+        try:
+            self._receive(_START_SECONDS, "start")
+        except LoaderDiedError as error:
+            self._connection.close()
+            # No image was in its hands yet: none is to blame.
+            raise MattemillError(f"No loader can start: {error}") from error
 
     def ask(self, request: Request, offset: int, deadline: float) -> Loaded:
         try:

@@ -36,7 +36,6 @@ class Supervisor:
         self._commands = commands
         self._environment = {**os.environ, **(environment or {})}
         self._stop = threading.Event()
-        self._children: list[subprocess.Popen[bytes] | None] = [None] * len(commands)
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; 0 when all children ended well, 2 when one could not start or gave up."""
@@ -54,9 +53,6 @@ class Supervisor:
             if os.getppid() != parent:  # whoever started us is gone
                 self._stop.set()
         self._stop.set()
-        for child in self._children:
-            if child is not None:
-                child.terminate()
         for thread in threads:
             thread.join()
         return max(results)
@@ -69,7 +65,6 @@ class Supervisor:
             child = subprocess.Popen(
                 [sys.executable, "-m", *self._commands[index], str(os.getpid())], env=self._environment
             )
-            self._children[index] = child
             while child.poll() is None and not self._stop.wait(0.1):
                 pass
             if self._stop.is_set():
@@ -87,7 +82,7 @@ class Supervisor:
             self._stop.wait(min(2.0**deaths / 2, 30))
 
     def _end(self, child: subprocess.Popen[bytes]) -> None:
-        child.terminate()
+        child.terminate()  # once: a second TERM makes Celery drop what it works on
         try:
             child.wait(_GRACE)
         except subprocess.TimeoutExpired:
