@@ -128,7 +128,9 @@ def _held(request: Request) -> list[Taken]:
 
 
 def _blame(ledger: Ledger, request: Request, reason: str) -> None:
-    if state.should_stop not in (None, False) or state.should_terminate not in (None, False):
+    # None or False while it works; an exit code, 0 too, while it stops.
+    stopping: tuple[object, object] = (state.should_stop, state.should_terminate)
+    if any(flag is not None and flag is not False for flag in stopping):
         return  # a child that dies while its worker stops says nothing of its image; the ledger takes it back
     for taken in _held(request):
         outcome = ledger.blame(taken, reason)
