@@ -1,0 +1,50 @@
+"""How a command ends: the progress bar, the closing table, the exit code."""
+
+import dataclasses
+import json
+import sys
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pipeline.ledger import Counts
+from producer.api import Run, Summary
+
+FINISHED, SOME_FAILED, SETUP = 0, 1, 2
+
+
+def follow(run: Run) -> Summary:
+    """Wait for a run behind a live progress bar (on standard error)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("images", total=None)
+
+        def show(counts: Counts) -> None:
+            bar.update(task, total=counts.listed or None, completed=counts.finished)
+
+        return run.wait(show)
+
+
+def print_summary(summary: Summary) -> None:
+    """The closing table."""
+    click.echo(
+        f"listed {summary.listed} = done {summary.done} + skipped {summary.skipped} + failed {summary.failed}\n"
+        f"{summary.images_per_second:.2f} images/s in {summary.seconds:.1f} s, model {summary.model}, "
+        f"engine {summary.engine or 'not needed'}"
+    )
+    for row in summary.failures:
+        click.echo(f"  {row['key']}: {row['code']}: {row['reason']}")
+
+
+def close(run: Run, wait: bool, as_json: bool) -> None:
+    """Print the id of `run`, or wait for its end and leave with its exit code."""
+    if not wait:
+        click.echo(json.dumps({"run": run.id}) if as_json else run.id)
+        return
+    summary = run.wait() if as_json else follow(run)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(summary), ensure_ascii=False))
+    else:
+        print_summary(summary)
+    sys.exit(SOME_FAILED if summary.failed else FINISHED)
