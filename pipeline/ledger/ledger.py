@@ -1,4 +1,4 @@
-"""The ledger: what is owed. Every transition is one Lua function in pipeline/lua; Redis's clock alone counts.
+"""The ledger: what is owed. Every transition is one Lua function in lua/; Redis's clock alone counts.
 
 listing ──▶ todo ──feed──▶ waiting:<queue> ──take──▶ held ──hand_over──▶ waiting:encode ──take──▶ held ──▶ finished
              ▲                    │ reclaim                │ try_again, give_back, reclaim
@@ -7,16 +7,16 @@ listing ──▶ todo ──feed──▶ waiting:<queue> ──take──▶ h
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from typing import Literal, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import redis
 from redis.commands.core import Script
 
 from pipeline.errors import Code, ItemError, SetupError, TransientError
-from pipeline.ids import ItemId, Key, RunId
+from pipeline.ids import ItemId, RunId
+from pipeline.ledger.records import Counts, Fed, Listing, Taken, failure_row
 from pipeline.runs import Item, RunSpec
 from pipeline.settings import Settings
 
@@ -31,106 +31,6 @@ _BACKOFF = 2.0
 """Seconds before the second try; each further one waits twice as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Where a run stands; `pending` items are listed and not finished."""
-
-    listed: int
-    done: int
-    skipped: int
-    failed: int
-    retried: int
-    state: str
-    error: str
-    cancelled: bool
-    created: float
-    moved: float
-    now: float
-
-    @property
-    def finished(self) -> int:
-        """Items with an outcome."""
-        return self.done + self.skipped + self.failed
-
-    @property
-    def pending(self) -> int:
-        """Items without an outcome."""
-        return self.listed - self.finished
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """One listed key with what is to become of it.
-
-    `outcome` is "todo", "skipped", "failed" or "conflict" (failed, because another source has claimed the output).
-    """
-
-    outcome: Literal["todo", "skipped", "failed", "conflict"]
-    item: Item
-    source: str
-    row: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """An item that this process holds now, under the feeding `fed`; `alpha` is what the matte stage left."""
-
-    run: RunId
-    item: Item
-    fed: int
-    alpha: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Fed:
-    """An item whose message is to be published now."""
-
-    item: Item
-    fed: int
-    queue: str
-
-
-def connect(settings: Settings) -> redis.Redis:
-    """A client of the ledger's Redis; it keeps trying for some seconds when the server restarts."""
-    from redis.backoff import ExponentialBackoff
-    from redis.retry import Retry
-
-    return redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=15,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
-    )
-
-
-def check(client: redis.Redis, settings: Settings) -> None:
-    """Ask the server whether it is there.
-
-    Raises:
-        SetupError: says what is wrong, without the password.
-    """
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    once = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-    )
-    options = client.connection_pool.connection_kwargs
-    place = f"{options.get('host', '?')}:{options.get('port', '?')}"
-    try:
-        once.ping()
-    except redis.AuthenticationError as error:
-        raise SetupError(f"Redis at {place} refuses the password.", "correct MATTEMILL_REDIS_URL") from error
-    except (redis.RedisError, OSError) as error:
-        raise SetupError(
-            f"Redis at {place} cannot be reached.", "set MATTEMILL_REDIS_URL, or run `mattemill up`"
-        ) from error
-    finally:
-        once.close()
-
-
 class Ledger:
     """Every question to and every change of the ledger. Safe to use from many threads."""
 
@@ -140,7 +40,7 @@ class Ledger:
 
     @cached_property
     def _scripts(self) -> dict[str, Script]:
-        folder = resources.files("pipeline") / "lua"
+        folder = resources.files("pipeline.ledger") / "lua"
         prelude = (folder / "prelude.lua").read_text("utf-8")
         return {
             name: self.client.register_script(prelude + (folder / f"{name}.lua").read_text("utf-8"))
@@ -394,11 +294,6 @@ class Ledger:
             if len(page) < 1000:
                 return
             last = "(" + page[-1][0].decode()
-
-
-def failure_row(key: Key, code: Code, reason: str) -> dict[str, object]:
-    """The row of a failed item."""
-    return {"key": key, "outcome": "failed", "code": str(code), "reason": reason}
 
 
 def _base(run: RunId) -> str:

@@ -1,0 +1,31 @@
+"""Photos to measure with: varied crops of the real sample photos, the same for the same seed."""
+
+import random
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from model.codecs.decode import decode
+from producer.samples import samples
+
+
+def crops(count: int, megapixels: tuple[float, float], seed: int = 0) -> Iterator[tuple[str, bytes]]:
+    """Yield `count` JPEGs (quality 90) with a size between the two bounds, with their keys."""
+    random_ = random.Random(seed)
+    photos = [decode(sample.body, max_megapixels=50).rgb for sample in samples() if sample.expected is None]
+    for number in range(count):
+        rgb = photos[number % len(photos)]
+        height, width = rgb.shape[:2]
+        share = random_.uniform(0.7, 1.0)
+        h, w = int(height * share), int(width * share)
+        top, left = random_.randint(0, height - h), random_.randint(0, width - w)
+        crop = rgb[top : top + h, left : left + w]
+        scale = (random_.uniform(*megapixels) * 1e6 / (h * w)) ** 0.5
+        size = max(round(w * scale), 1), max(round(h * scale), 1)
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        pixels = cv2.resize(crop, size, interpolation=way)
+        if random_.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        yield f"{number:05d}.jpg", simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90)

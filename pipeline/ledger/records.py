@@ -1,0 +1,73 @@
+"""What the ledger answers and takes: counts, listed keys, held items, fed items, rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import Code
+from pipeline.ids import Key, RunId
+from pipeline.runs import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where a run stands; `pending` items are listed and not finished."""
+
+    listed: int
+    done: int
+    skipped: int
+    failed: int
+    retried: int
+    state: str
+    error: str
+    cancelled: bool
+    created: float
+    moved: float
+    now: float
+
+    @property
+    def finished(self) -> int:
+        """Items with an outcome."""
+        return self.done + self.skipped + self.failed
+
+    @property
+    def pending(self) -> int:
+        """Items without an outcome."""
+        return self.listed - self.finished
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One listed key with what is to become of it.
+
+    `outcome` is "todo", "skipped", "failed" or "conflict" (failed, because another source has claimed the output).
+    """
+
+    outcome: Literal["todo", "skipped", "failed", "conflict"]
+    item: Item
+    source: str
+    row: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An item that this process holds now, under the feeding `fed`; `alpha` is what the matte stage left."""
+
+    run: RunId
+    item: Item
+    fed: int
+    alpha: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """An item whose message is to be published now."""
+
+    item: Item
+    fed: int
+    queue: str
+
+
+def failure_row(key: Key, code: Code, reason: str) -> dict[str, object]:
+    """The row of a failed item."""
+    return {"key": key, "outcome": "failed", "code": str(code), "reason": reason}
