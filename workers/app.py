@@ -1,10 +1,11 @@
 """The Celery application, and what has to be known of its queues in Redis."""
 
 import json
+from collections.abc import Callable
 from typing import cast
 
 import redis
-from celery import Celery
+from celery import Celery, Task
 
 import celeryconfig
 from pipeline.jobs import ENCODE_QUEUE, Job
@@ -32,6 +33,25 @@ def publish(app: Celery, job: Job, priority: int) -> None:
         headers={"fed": job.fed},
         ignore_result=True,
     )
+
+
+def add_task(
+    app: Celery, name: str, work: Callable[[object], None], base: type[Task[..., None]] = Task, **options: object
+) -> None:
+    """Register `work`, which takes the message's `job`, as a task; options are checked: Celery takes any in silence.
+
+    Raises:
+        TypeError: names the options that no task has.
+    """
+    unknown = sorted(option for option in options if not hasattr(Task, option))
+    if unknown:
+        raise TypeError(f"no Celery task has the option {', '.join(unknown)}")
+
+    def task(job: object) -> None:
+        work(job)
+
+    register = cast(Callable[..., Callable[[Callable[[object], None]], object]], app.task)
+    register(name=name, base=base, **options)(task)
 
 
 def lists(queue: str) -> list[str]:

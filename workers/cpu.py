@@ -16,18 +16,17 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from model.codecs.alpha import AlphaError, unpack_alpha
-from pipeline.errors import ItemError, SetupError
+from pipeline.errors import ItemError
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
 from pipeline.ledger import Ledger, Taken, check, connect
-from pipeline.log import configure
 from pipeline.runs import Item
 from pipeline.s3 import S3Store
-from pipeline.settings import Settings, load_settings
+from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
-from workers.app import ENCODE, make_app
+from workers.app import ENCODE, add_task, make_app
 from workers.encoding import make_cutout
-from workers.lifecycle import die_with_parent
+from workers.lifecycle import die_with_parent, start
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job) -> 
         log.info("encode", run=job.run, key=key, ms=row["ms"])
 
 
-def run(concurrency: int, settings: Settings) -> None:
+def run(concurrency: str, settings: Settings) -> None:
     """Take work until told to stop."""
     parent = Ledger(connect(settings), settings)
     check(parent.client, settings)
@@ -90,7 +89,6 @@ def run(concurrency: int, settings: Settings) -> None:
     class BlamingTask(Task):  # type: ignore[type-arg]
         Request = BlamingRequest  # type: ignore[assignment]
 
-    @app.task(name=ENCODE, base=BlamingTask, time_limit=int(settings.encode_deadline))
     def encode_task(job: object) -> None:
         try:
             encode(child["ledger"], child["store"], settings, Job.parse(job))
@@ -99,10 +97,11 @@ def run(concurrency: int, settings: Settings) -> None:
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back
             log.exception("encode_task_failed")
 
+    add_task(app, ENCODE, encode_task, BlamingTask, time_limit=int(settings.encode_deadline))
     _work(app, concurrency)
 
 
-def _work(app: Celery, concurrency: int) -> None:
+def _work(app: Celery, concurrency: str) -> None:
     app.worker_main(
         [
             "worker",
@@ -148,18 +147,5 @@ def _touch(ledger: Ledger, settings: Settings) -> None:
                 log.warning("touch_failed", error=str(error))
 
 
-def main() -> int:
-    """Start; exit code 2 when it cannot."""
-    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
-    try:
-        settings = load_settings()
-        configure(settings, role="cpu")
-        run(int(sys.argv[1]), settings)
-    except SetupError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("cpu", run))

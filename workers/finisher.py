@@ -20,6 +20,7 @@ from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from producer.api import Run, Summary
 from producer.report import Card, FailureRow, ReportData, render_report
+from workers.lifecycle import die_with_parent
 
 _CARDS = 60
 _PREVIEW = 480
@@ -128,6 +129,7 @@ def _milliseconds(row: dict[str, object]) -> dict[str, float]:
 
 def main() -> int:
     """Write; one sentence on standard error and exit code 1 when it cannot."""
+    die_with_parent()
     try:
         settings = load_settings()
         client = connect(settings)

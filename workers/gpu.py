@@ -16,11 +16,10 @@ from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
-from pipeline.log import configure
 from pipeline.runs import matte_queue
-from pipeline.settings import Settings, load_settings
-from workers.app import MATTE, make_app, publish
-from workers.lifecycle import die_with_parent
+from pipeline.settings import Settings
+from workers.app import MATTE, add_task, make_app, publish
+from workers.lifecycle import start
 from workers.matte import MatteStage
 
 log = structlog.get_logger(__name__)
@@ -57,7 +56,6 @@ def run(device: str, settings: Settings) -> None:
             ledger, lambda job, priority: publish(app, job, priority), engine, settings, os.cpu_count() or 1
         )
 
-        @app.task(name=MATTE)
         def matte(job: object) -> None:
             try:
                 stage.process(Job.parse(job))
@@ -66,6 +64,7 @@ def run(device: str, settings: Settings) -> None:
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
 
+        add_task(app, MATTE, matte)
         queues = ",".join(matte_queue(settings.model, str(size)) for size in engine.size_buckets)
         with stage:
             app.worker_main(
@@ -82,18 +81,5 @@ def run(device: str, settings: Settings) -> None:
             )
 
 
-def main() -> int:
-    """Start; exit code 2 when it cannot."""
-    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
-    try:
-        settings = load_settings()
-        configure(settings, role="gpu")
-        run(sys.argv[1], settings)
-    except SetupError as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(start("gpu", run))

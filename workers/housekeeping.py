@@ -3,7 +3,10 @@
 import secrets
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
+from types import TracebackType
+from typing import Self
 
 import structlog
 
@@ -23,13 +26,19 @@ _RENEW = """if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEX
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"""
 
 
+class StoppedError(Exception):
+    """The reports were not finished because this process ends; another leader writes them."""
+
+
 class Housekeeper:
-    """Does the housekeeping while it leads.
+    """Does the housekeeping while it leads; a context manager.
 
     Args:
         ledger: the ledger.
         publish: sends a job with a priority.
-        finish: writes the reports of a run whose last item is finished; its error is kept with the run.
+        finish: writes the reports of a run whose last item is finished; called in a thread of its own, so that a
+            large report neither costs the lead nor holds up other runs. Its error is kept with the run, except
+            StoppedError, which leaves the run to the next leader.
         settings: marks and timeouts.
     """
 
@@ -47,6 +56,16 @@ class Housekeeper:
         self._me = secrets.token_hex(8)
         self._renew = ledger.client.register_script(_RENEW)
         self._reclaimed = 0.0
+        self._reports = ThreadPoolExecutor(1, thread_name_prefix="reports")
+        self._closing: dict[RunId, Future[None]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reports.shutdown(cancel_futures=True)
 
     def step(self) -> bool:
         """Lead, if nobody else does, and do what is due now; returns whether this one leads."""
@@ -117,12 +136,19 @@ class Housekeeper:
         return found
 
     def _close(self, run: RunId) -> None:
-        error = ""
-        try:
-            self._finish(run)
-        except Exception as reason:
-            error = str(reason)
-            log.exception("report_failed", run=run)
-        self._ledger.close(run, error)
+        """Start writing the reports, or close the run when they are written."""
+        closing = self._closing.get(run)
+        if closing is None:
+            closing = self._closing[run] = self._reports.submit(self._finish, run)
+            closing.add_done_callback(lambda _: self._ledger.wake())
+        if not closing.done():
+            return
+        del self._closing[run]
+        reason = closing.exception()
+        if isinstance(reason, StoppedError):
+            return
+        if reason is not None:
+            log.error("report_failed", run=run, exc_info=reason)
+        self._ledger.close(run, str(reason) if reason else "")
         counts = self._ledger.counts(run)
         log.info("run_finished", run=run, listed=counts.listed, done=counts.done, failed=counts.failed)

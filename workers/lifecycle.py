@@ -1,9 +1,14 @@
-"""How a process of ours ends with its parent."""
+"""How a worker process begins, and how it ends with its parent."""
 
 import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
+
+from pipeline.errors import SetupError
+from pipeline.log import configure
+from pipeline.settings import Settings, load_settings
 
 _PR_SET_PDEATHSIG = 1
 
@@ -18,3 +23,16 @@ def die_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         sys.exit(1)
+
+
+def start(role: str, run: Callable[[str, Settings], None]) -> int:
+    """The main function of `python -m workers.<role> ARGUMENT [PARENT]`; exit code 2 when it cannot start."""
+    die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
+    try:
+        settings = load_settings()
+        configure(settings, role=role)
+        run(sys.argv[1], settings)
+    except SetupError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
+        return 2
+    return 0

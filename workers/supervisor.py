@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pipeline.ids import RunId
 from pipeline.ledger import Ledger, check, connect
 from pipeline.settings import Settings
 from workers.app import make_app, publish
-from workers.housekeeping import Housekeeper
+from workers.housekeeping import Housekeeper, StoppedError
 
 log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
@@ -94,33 +95,49 @@ def keep_house(settings: Settings, stop: threading.Event) -> None:
     """Lead the housekeeping, or stand by to lead, until `stop`."""
     app = make_app(settings)
     client = connect(settings)
-    ledger = Ledger(client, settings)
-    keeper = Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finish, settings)
-    while not stop.is_set():
-        try:
-            if keeper.step():
-                keeper.wait(0.2)
-            else:
+    with Housekeeper(
+        Ledger(client, settings),
+        lambda job, priority: publish(app, job, priority),
+        lambda run: write_reports(run, stop),
+        settings,
+    ) as keeper:
+        while not stop.is_set():
+            try:
+                if keeper.step():
+                    keeper.wait(0.2)
+                else:
+                    stop.wait(1)
+            except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the house must be kept after it
+                log.warning("housekeeping_failed", error=str(error))
                 stop.wait(1)
-        except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the house must be kept after it
-            log.warning("housekeeping_failed", error=str(error))
-            stop.wait(1)
     app.close()
     client.close()
 
 
-def finish(run: RunId) -> None:
-    """Write manifest, summary and report in a process of its own: pixels stay out of the supervisor."""
-    done = subprocess.run(
-        [sys.executable, "-m", "workers.finisher", run],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=_FINISH_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise SetupError(done.stderr.decode(errors="replace").strip().splitlines()[-1] if done.stderr else "no reason")
+def write_reports(run: RunId, stop: threading.Event) -> None:
+    """Write manifest, summary and report in a process of its own: pixels stay out of the supervisor.
+
+    Raises:
+        SetupError: when they cannot be written, or not in time.
+        StoppedError: when `stop` was set before they were.
+    """
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-m", "workers.finisher", run]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
+        deadline = time.monotonic() + _FINISH_SECONDS
+        try:
+            while child.poll() is None:
+                if stop.wait(0.05):
+                    raise StoppedError
+                if time.monotonic() > deadline:
+                    raise SetupError(f"The reports were not written in {_FINISH_SECONDS} s.", "look at the log")
+        finally:
+            child.kill()
+            child.wait()
+        if child.returncode:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise SetupError(lines[-1] if lines else f"The reports' process ended with status {child.returncode}.")
 
 
 def run_cpu(settings: Settings, concurrency: int) -> int:

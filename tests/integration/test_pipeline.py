@@ -44,8 +44,8 @@ def process(environment: dict[str, str], *arguments: str) -> Iterator[subprocess
 @contextmanager
 def housekeeping(ledger: Ledger, settings: Settings, finished: list[RunId]) -> Iterator[None]:
     app = make_app(settings)
-    keeper = Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finished.append, settings)
     stop = threading.Event()
+    keeper = Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finished.append, settings)
 
     def lead() -> None:
         while not stop.is_set():
@@ -53,13 +53,14 @@ def housekeeping(ledger: Ledger, settings: Settings, finished: list[RunId]) -> I
             keeper.wait(0.1)
 
     thread = threading.Thread(target=lead)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        app.close()
+    with keeper:
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+    app.close()
 
 
 @pytest.mark.timeout(120)

@@ -1,0 +1,94 @@
+"""The housekeeper's closing of runs, against a real server."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from pipeline.ids import ETag, Key, RunId
+from pipeline.ledger import LEADER, Ledger, Listing, connect
+from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
+from pipeline.settings import Settings
+from tests.conftest import WaitUntil
+from workers.housekeeping import Housekeeper, StoppedError
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    client = connect(settings)
+    yield Ledger(client, settings)
+    client.close()
+
+
+def ended_run(ledger: Ledger) -> RunId:
+    """A run with one skipped image: nothing but its reports is left to do."""
+    spec = RunSpec(new_run_id(), "photos", "", "cutouts", "", "u2netp", "0" * 64, ("320x320",))
+    ledger.create(spec)
+    key = Key("a.jpg")
+    item = Item(item_id(spec.output_key(key)), key, ETag("e"), 10, "320x320")
+    ledger.list_page(spec.run, 0, [Listing("skipped", item, short_hash(key), {"key": key, "outcome": "skipped"})])
+    ledger.close_listing(spec.run, 1)
+    return spec.run
+
+
+def test_a_slow_report_neither_costs_the_lead_nor_holds_up_others(
+    ledger: Ledger, settings: Settings, wait_until: WaitUntil
+) -> None:
+    slow = ended_run(ledger)
+    begun, release, calls = threading.Event(), threading.Event(), list[RunId]()
+
+    def write(run: RunId) -> None:
+        calls.append(run)
+        begun.set()
+        assert release.wait(20)
+
+    with (
+        Housekeeper(ledger, lambda job, priority: None, write, settings) as leader,
+        Housekeeper(ledger, lambda job, priority: None, write, settings) as other,
+    ):
+        assert leader.step()
+        assert begun.wait(20)
+        ledger.client.pexpire(LEADER, 50)  # as if the lease were nearly over
+        assert leader.step()
+        assert int(ledger.client.pttl(LEADER)) > 1000  # type: ignore[arg-type]
+        assert not other.step()
+        assert ledger.counts(slow).state == "listed"
+        release.set()
+        wait_until(lambda: leader.step() and ledger.counts(slow).state == "finished")
+    assert calls == [slow]
+
+
+def test_a_report_that_cannot_be_written_ends_the_run_and_is_kept_as_its_error(
+    ledger: Ledger, settings: Settings, wait_until: WaitUntil
+) -> None:
+    run = ended_run(ledger)
+
+    def write(run: RunId) -> None:
+        raise redis.RedisError("the disk is full")
+
+    with Housekeeper(ledger, lambda job, priority: None, write, settings) as leader:
+        wait_until(lambda: leader.step() and ledger.counts(run).state == "finished")
+    assert ledger.report_error(run) == "the disk is full"
+
+
+def test_a_leader_that_stops_leaves_the_reports_to_the_next(
+    ledger: Ledger, settings: Settings, wait_until: WaitUntil
+) -> None:
+    run = ended_run(ledger)
+    begun = threading.Event()
+
+    def stopped(run: RunId) -> None:
+        begun.set()
+        raise StoppedError
+
+    with Housekeeper(ledger, lambda job, priority: None, stopped, settings) as leader:
+        assert leader.step()
+        assert begun.wait(20)
+        leader.step()
+    assert ledger.counts(run).state == "listed"
+    ledger.client.delete(LEADER)
+    written: list[RunId] = []
+    with Housekeeper(ledger, lambda job, priority: None, written.append, settings) as heir:
+        wait_until(lambda: heir.step() and ledger.counts(run).state == "finished")
+    assert written == [run]
