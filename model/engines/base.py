@@ -15,6 +15,10 @@ class EngineError(MattemillError):
     """An engine failed or answered with something that is no alpha. Which image is to blame is not known."""
 
 
+class EngineLostError(EngineError):
+    """The engine's device context is gone: nothing will succeed in this process again, and it must leave."""
+
+
 class Engine(Protocol):
     """Runs one model. It is open from its construction until its `with` block ends, and is used by one thread."""
 
@@ -61,6 +65,7 @@ class Engine(Protocol):
         Raises:
             ValueError: when `images` is not shaped like that: the caller's mistake.
             EngineError: when the engine fails.
+            EngineLostError: when it will fail for ever: the worker gives its work back and leaves with exit code 70.
         """
         ...
 
