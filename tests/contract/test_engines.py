@@ -13,8 +13,11 @@ from model.catalogue import ModelSpec
 from model.engines.base import Engine, EngineError, check_alpha
 from model.engines.fake import FakeEngine
 from model.engines.onnx import OnnxEngine
+from model.engines.tensorrt import TensorRTEngine
 from pipeline.errors import SetupError
 from pipeline.ids import SizeBucket
+from tests.fake_gpu import FakeDevice, FakeTensorRT
+from tests.plans import plan
 from tests.tiny_network import tiny_network
 
 SIZE = SizeBucket(32, 48)
@@ -32,12 +35,19 @@ def fake_engine(folder: Path) -> Engine:
     return FakeEngine(0, (SIZE,), MAX_BATCH)
 
 
-@pytest.fixture(params=["onnx 1", "onnx 3", "fake"])
+def tensorrt_engine(folder: Path) -> Engine:
+    device = FakeDevice()
+    api = FakeTensorRT(device, [(SizeBucket(8, 8), 2), (SIZE, MAX_BATCH)])
+    return TensorRTEngine(plan(), api, device, (SIZE,), MAX_BATCH)
+
+
+@pytest.fixture(params=["onnx 1", "onnx 3", "fake", "tensorrt"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     makers: dict[str, Callable[[Path], Engine]] = {
         "onnx 1": partial(onnx_engine, threads=1),
         "onnx 3": partial(onnx_engine, threads=3),
         "fake": fake_engine,
+        "tensorrt": tensorrt_engine,
     }
     with makers[request.param](tmp_path) as opened:
         yield opened
@@ -50,7 +60,7 @@ def photos(count: int, seed: int = 3) -> np.ndarray:
 def test_says_what_it_is(engine: Engine) -> None:
     assert engine.size_buckets == (SIZE,)
     assert engine.max_batch == MAX_BATCH
-    assert ("fake" in engine.name) == isinstance(engine, FakeEngine)
+    assert engine.name.startswith("fake,") == isinstance(engine, FakeEngine)
 
 
 @pytest.mark.parametrize("count", range(1, MAX_BATCH + 1))

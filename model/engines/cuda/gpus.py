@@ -1,0 +1,141 @@
+"""The GPUs of this machine, as the driver's management library (NVML) tells of them. CUDA is not touched."""
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+
+from pipeline.errors import SetupError
+
+_NO_DRIVER = (
+    "install the driver (nvidia-smi must list the GPU); in a container: docker run --gpus all. "
+    "Without a GPU: mattemill worker gpu --devices cpu"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU, or one instance of a GPU in MIG mode.
+
+    Attributes:
+        index: its place in nvidia-smi; of an instance its GPU's.
+        uuid: "GPU-…", of an instance "MIG-…"; what CUDA_VISIBLE_DEVICES takes.
+        name: such as "NVIDIA L4".
+        memory: in bytes.
+        compute_capability: such as "8.9".
+        instances: of a GPU in MIG mode; nothing runs on such a GPU itself.
+        mig: whether the GPU is in MIG mode.
+    """
+
+    index: int
+    uuid: str
+    name: str
+    memory: int
+    compute_capability: str
+    instances: tuple["Gpu", ...] = ()
+    mig: bool = False
+
+    @property
+    def architecture(self) -> str:
+        """As it stands in the names of engine files, such as "sm89"."""
+        return f"sm{self.compute_capability.replace('.', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What NVML knows.
+
+    Attributes:
+        driver: its version, such as "580.65.06".
+        cuda: the newest CUDA that the driver has, such as "13.0".
+        gpus: in nvidia-smi's order, those that CUDA_VISIBLE_DEVICES hides left out.
+    """
+
+    driver: str
+    cuda: str
+    gpus: tuple[Gpu, ...]
+
+
+def list_gpus(environment: Mapping[str, str] = os.environ, nvml: ModuleType | None = None) -> Inventory:
+    """Ask NVML.
+
+    Args:
+        environment: CUDA_VISIBLE_DEVICES, which a scheduler may have set, chooses and orders what is listed.
+        nvml: the module pynvml; imported when left out.
+
+    Raises:
+        SetupError: when the driver or the package is missing, or NVML fails.
+    """
+    if nvml is None:
+        try:
+            nvml = importlib.import_module("pynvml")
+        except ImportError as error:
+            raise SetupError("The package nvidia-ml-py is missing.", "pip install 'mattemill[gpu]'") from error
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise SetupError(f"There is no working NVIDIA driver here: {error}.", _NO_DRIVER) from error
+    try:
+        version = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        everything = tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        return Inventory(
+            nvml.nvmlSystemGetDriverVersion(),
+            f"{version // 1000}.{version % 1000 // 10}",
+            _visible(everything, environment.get("CUDA_VISIBLE_DEVICES")),
+        )
+    except nvml.NVMLError as error:
+        raise SetupError(f"The NVIDIA driver does not answer: {error}.", _NO_DRIVER) from error
+    finally:
+        nvml.nvmlShutdown()
+
+
+def find_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu | None:
+    """The GPU or MIG instance that an index, a UUID or the beginning of one names; None when none or several do."""
+    if wanted.isdecimal():
+        return gpus[int(wanted)] if int(wanted) < len(gpus) else None
+    everything = [one for gpu in gpus for one in (gpu, *gpu.instances)]
+    found = [one for one in everything if wanted and one.uuid.startswith(wanted)]
+    return found[0] if len(found) == 1 else None
+
+
+def _visible(gpus: tuple[Gpu, ...], said: str | None) -> tuple[Gpu, ...]:
+    """What CUDA would see: it stops at the first name that it does not know."""
+    if said is None:
+        return gpus
+    seen: list[Gpu] = []
+    for wanted in said.split(","):
+        gpu = find_gpu(gpus, wanted.strip())
+        if gpu is None:
+            break
+        seen.append(gpu)
+    return tuple(seen)
+
+
+def _gpu(nvml: ModuleType, index: int) -> Gpu:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    capability = f"{major}.{minor}"
+    try:
+        mig = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError:  # a GPU that knows no MIG
+        mig = False
+    instances = []
+    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if mig else 0):
+        try:
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
+        except nvml.NVMLError:  # places may be empty
+            continue
+        instances.append(_described(nvml, instance, index, capability))
+    gpu = _described(nvml, handle, index, capability)
+    return Gpu(gpu.index, gpu.uuid, gpu.name, gpu.memory, capability, tuple(instances), mig)
+
+
+def _described(nvml: ModuleType, handle: object, index: int, capability: str) -> Gpu:
+    return Gpu(
+        index,
+        nvml.nvmlDeviceGetUUID(handle),
+        nvml.nvmlDeviceGetName(handle),
+        nvml.nvmlDeviceGetMemoryInfo(handle).total,
+        capability,
+    )
