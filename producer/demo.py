@@ -13,19 +13,24 @@ from pathlib import Path
 import click
 
 from engine_build.fetch import fetch
-from pipeline.errors import Code, SetupError
+from pipeline.errors import Code, ItemError, SetupError
 from pipeline.ids import Key
 from pipeline.ledger import Ledger, connect
 from pipeline.runs import is_image_name
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from producer.api import Producer, Run, Summary
+from producer.files import check_folder, write_file
 from producer.samples import expected_failures, samples
 from workers.local.ports import free_ports
 from workers.local.process import Child
 from workers.local.stack import LocalStack
 
-_SOURCE, _TARGET = "photos", "cutouts"
+_SOURCE, _TARGET, _MODEL = "photos", "cutouts", "u2netp"
+_HURRY = 2.0
+"""Seconds that workers get to end when their work is no longer wanted."""
+_PATIENCE = 10.0
+"""Seconds that workers get to end what they work on."""
 
 
 def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], show: Callable[[Summary], None]) -> int:
@@ -40,27 +45,30 @@ def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], s
     Raises:
         SetupError: when something cannot be set up.
     """
-    bodies, expected = _own(photos) if photos is not None else _samples()
-    fetch("u2netp", load_settings().home, click.echo)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"{out} cannot be written: {error.strerror}.", "choose another with --out") from error
+    bodies, expected = _own(photos, out) if photos is not None else _samples()
+    _end_in_order()
+    check_folder(out)
+    fetch(_MODEL, load_settings().home, click.echo)
     with LocalStack() as stack, _environment(stack.environment()):
-        settings = load_settings(model="u2netp")
+        settings = load_settings(model=_MODEL)
         click.echo("Valkey and SeaweedFS run on this machine.")
         with S3Store(settings) as store:
             for bucket in (_SOURCE, _TARGET):
                 store.create_bucket(bucket)
             for name, body in bodies:
-                store.put(_SOURCE, Key(name), body, content_type="application/octet-stream")
+                _put(store, name, body)
             with _workers(out / "workers.log"):
                 run = Producer(settings, store).sweep(f"s3://{_SOURCE}/", f"s3://{_TARGET}/")
                 summary = follow(run)
             _save(run, settings, store, out)
     show(summary)
     click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
-    return 0 if {row["key"]: row["code"] for row in summary.failures} == expected else 1
+    failed = {row["key"]: row["code"] for row in summary.failures}
+    if failed == expected:
+        return 0
+    if expected:
+        click.echo(f"Not as expected: only {', '.join(sorted(expected))} should have failed.", err=True)
+    return 1
 
 
 def run_up(directory: Path | None, devices: str) -> None:
@@ -103,11 +111,43 @@ def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
     return ((sample.name, sample.body) for sample in samples()), expected_failures()
 
 
-def _own(photos: Path) -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
-    files = [path for path in sorted(photos.rglob("*")) if path.is_file() and is_image_name(Key(path.name))]
+def _own(photos: Path, out: Path) -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
+    # `--photos .` must not take the cutouts of the last demo for photos.
+    written = out.resolve()
+    files = [
+        path
+        for path in sorted(photos.rglob("*"))
+        if path.is_file() and is_image_name(Key(path.name)) and not path.resolve().is_relative_to(written)
+    ]
     if not files:
         raise SetupError(f"There are no pictures in {photos}.", "name a folder with JPEG, PNG, WebP … files")
-    return ((path.relative_to(photos).as_posix(), path.read_bytes()) for path in files), {}
+    return ((_key(path.relative_to(photos)), path.read_bytes()) for path in files), {}
+
+
+def _key(path: Path) -> str:
+    """A file's name as an S3 key, which must be UTF-8; a file's name can be any bytes."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
+
+
+def _put(store: S3Store, name: str, body: bytes) -> None:
+    try:
+        store.put(_SOURCE, Key(name), body, content_type="application/octet-stream")
+    except ItemError as error:
+        raise SetupError(
+            f"{name!r} cannot be stored in the local S3: {error.reason}.",
+            "free some space, or set TMPDIR to a directory that has it",
+        ) from error
+
+
+def _end_in_order() -> None:
+    """Make a polite end by others (TERM, a closed terminal) unwind as Ctrl-C does, so that nothing stays behind."""
+
+    def unwind(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(name, unwind)
 
 
 @contextlib.contextmanager
@@ -129,10 +169,19 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 def _workers(log: Path, devices: str = "cpu") -> Iterator[list[Child]]:
     command = [sys.executable, "-m", "producer.commands", "worker"]
     with contextlib.ExitStack() as stack:
-        yield [
+        children = [
             stack.enter_context(Child([*command, *role], name=f"the {role[0]} worker", log=log))
             for role in (["gpu", "--devices", devices], ["cpu"])
         ]
+        grace = _HURRY
+        try:
+            yield children
+            grace = _PATIENCE
+        finally:
+            for child in children:
+                child.terminate()  # all at once, and then wait for each
+            for child in children:
+                child.stop(grace)
 
 
 def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:
@@ -149,5 +198,4 @@ def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:
         target = (out / path).resolve()
         if not target.is_relative_to(out.resolve()):
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(store.get(bucket, Key(key), max_bytes=1 << 31).body)
+        write_file(target, store.get(bucket, Key(key), max_bytes=1 << 31).body)

@@ -14,6 +14,11 @@ from producer.api import Run, Summary
 FINISHED, SOME_FAILED, SETUP = 0, 1, 2
 
 
+def print_json(data: object) -> None:
+    """One JSON document on standard output, on one line."""
+    click.echo(json.dumps(data, ensure_ascii=False))
+
+
 def follow(run: Run) -> Summary:
     """Wait for a run behind a live progress bar (on standard error)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -40,11 +45,18 @@ def print_summary(summary: Summary) -> None:
 def close(run: Run, wait: bool, as_json: bool) -> None:
     """Print the id of `run`, or wait for its end and leave with its exit code."""
     if not wait:
-        click.echo(json.dumps({"run": run.id}) if as_json else run.id)
+        if as_json:
+            print_json({"run": run.id})
+        else:
+            click.echo(run.id)
         return
-    summary = run.wait() if as_json else follow(run)
+    try:
+        summary = run.wait() if as_json else follow(run)
+    except KeyboardInterrupt:
+        click.echo(f"Run {run.id} goes on. To stop it: mattemill cancel {run.id}", err=True)
+        raise
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(summary), ensure_ascii=False))
+        print_json(dataclasses.asdict(summary))
     else:
         print_summary(summary)
     sys.exit(SOME_FAILED if summary.failed else FINISHED)

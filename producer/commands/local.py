@@ -9,10 +9,24 @@ from producer.commands.closing import follow, print_summary
 
 
 @click.command()
-@click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="your own pictures")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("mattemill-demo"))
+@click.option(
+    "--photos", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="a folder of your own pictures, subfolders too; exit 1 if any failed",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("mattemill-demo"), show_default=True,
+    help="where cutouts and report go",
+)  # fmt: skip
 def demo(photos: Path | None, out: Path) -> None:
-    """Run the whole system on this machine, on sample photos or your own, and write a report."""
+    """Run the whole system on this machine, on sample photos or your own, and write a report.
+
+    Everything it starts ends with it. With the sample photos exit code 0 says that just those failed that must.
+
+    \b
+    Examples:
+      mattemill demo
+      mattemill demo --photos ~/Pictures/shoes --out /tmp/shoes
+    """
     from producer.demo import run_demo
 
     sys.exit(run_demo(photos, out, follow, print_summary))

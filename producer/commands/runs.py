@@ -1,94 +1,148 @@
 """Commands about runs: sweep, enqueue, status, failures, report, cancel."""
 
 import dataclasses
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
-from pipeline.errors import SetupError
+from pipeline.errors import ItemError, SetupError
 from pipeline.ids import Key, RunId
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import HIGH, NORMAL
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
-from producer.api import Producer
-from producer.commands.closing import close
+from producer.api import Producer, Run
+from producer.commands.closing import close, print_json
+from producer.files import write_file
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+_REPORT_BYTES = 1 << 31
+
+
+def _starts_a_run(command: _Command) -> _Command:
+    """The options of every command that starts a run."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="print one JSON object, and nothing else"),
+        click.option("--wait", is_flag=True, help="wait for the end, print the closing table, exit 1 if any failed"),
+        click.option("--force", is_flag=True, help="make outputs again that are already right"),
+        click.option("--model", help="the model; default: MATTEMILL_MODEL or u2netp"),
+        click.option("--recipe", help="what the cutouts are, such as webp=90,crop; default: png (docs/recipes.md)"),
+        click.option("--to", required=True, metavar="S3_URL", help="where the cutouts go: s3://bucket/prefix/"),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.argument("source")
-@click.option("--to", required=True, help="where the cutouts go: s3://bucket/prefix/")
-@click.option("--model", help="the model; default: MATTEMILL_MODEL or u2netp")
-@click.option("--force", is_flag=True, help="make outputs again that are already right")
-@click.option("--wait", is_flag=True, help="wait for the end and print the closing table")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
-def sweep(source: str, to: str, model: str | None, force: bool, wait: bool, as_json: bool) -> None:
-    """Enqueue every image below SOURCE (s3://bucket/prefix/) that is not already right."""
-    close(Producer().sweep(source, to, model=model, force=force), wait, as_json)
+@click.argument("source", metavar="S3_URL")
+@_starts_a_run
+def sweep(source: str, to: str, recipe: str | None, model: str | None, force: bool, wait: bool, as_json: bool) -> None:
+    """Enqueue every image below S3_URL that is not already right.
+
+    Prints the run's id, or with --wait its closing table. Keys keep their folders: with the first line below,
+    photos/2026-11-23/shoes/a.jpg becomes cutouts/day/shoes/a.png.
+
+    \b
+    Examples:
+      mattemill sweep s3://photos/2026-11-23/ --to s3://cutouts/day/
+      mattemill sweep s3://photos/ --to s3://cutouts/ --wait --json > summary.json
+      mattemill sweep s3://photos/shoes/ --to s3://cutouts/shoes/ --force --wait
+      mattemill sweep s3://photos/shoes/ --to s3://cutouts/web/ --recipe "background=#ffffff,crop,square,max-side=1600"
+    """
+    close(Producer().sweep(source, to, recipe=recipe, model=model, force=force), wait, as_json)
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True)
-@click.option("--to", required=True, help="where the cutouts go: s3://bucket/prefix/")
-@click.option("--model", help="the model; default: MATTEMILL_MODEL or u2netp")
+@click.argument("images", metavar="S3_URL...", nargs=-1, required=True)
+@_starts_a_run
 @click.option("--priority", type=click.Choice(["high", "normal"]), default="high", show_default=True)
-@click.option("--force", is_flag=True, help="make outputs again that are already right")
-@click.option("--wait", is_flag=True, help="wait for the end and print the closing table")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def enqueue(
-    images: tuple[str, ...], to: str, model: str | None, priority: str, force: bool, wait: bool, as_json: bool
+    images: tuple[str, ...],
+    to: str,
+    recipe: str | None,
+    model: str | None,
+    force: bool,
+    wait: bool,
+    as_json: bool,
+    priority: str,
 ) -> None:
-    """Enqueue single IMAGES (s3://bucket/key …)."""
+    """Enqueue single images of one S3 bucket; by default before every sweep.
+
+    \b
+    Examples:
+      mattemill enqueue s3://photos/a.jpg s3://photos/b.png --to s3://cutouts/urgent/ --wait
+      mattemill enqueue s3://photos/a.jpg --to s3://cutouts/ --priority normal
+    """
     level = HIGH if priority == "high" else NORMAL
-    close(Producer().enqueue(images, to, model=model, force=force, priority=level), wait, as_json)
+    close(Producer().enqueue(images, to, recipe=recipe, model=model, force=force, priority=level), wait, as_json)
 
 
 @click.command()
 @click.argument("run", required=False)
-@click.option("--watch", is_flag=True, help="go on until the run is finished")
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("--watch", is_flag=True, help="follow RUN (or else the newest) to its end; exit 1 if any failed")
+@click.option("--json", "as_json", is_flag=True, help="print JSON: one object for RUN, a list for all")
 def status(run: str | None, watch: bool, as_json: bool) -> None:
-    """Show where RUN stands, or all runs."""
-    producer = Producer()
-    if run is not None and watch:
-        close(producer.run(run), True, as_json)
+    """Show where RUN stands, or all runs, the newest first."""
+    producer = _producer()
+    if watch:
+        close(producer.run(run) if run is not None else _newest(producer), True, as_json)
         return
-    runs = [producer.run(run)] if run is not None else producer.runs()
-    rows = [{"run": one.id, **dataclasses.asdict(one.counts())} for one in runs]
+    rows = [_row(one) for one in ([producer.run(run)] if run is not None else producer.runs())]
     if as_json:
-        click.echo(json.dumps(rows))
+        print_json(rows if run is None else rows[0])
         return
+    if not rows:
+        click.echo("There are no runs.")
     for row in rows:
         sums = f"listed {row['listed']} = done {row['done']} + skipped {row['skipped']} + failed {row['failed']}"
-        pending = int(row["listed"]) - int(row["done"]) - int(row["skipped"]) - int(row["failed"])
-        click.echo(f"{row['run']}  {row['state']:9}  {sums}" + (f" + pending {pending}" if pending else ""))
+        pending = f" + pending {row['pending']}" if row["pending"] else ""
+        error = f"  ({row['error']})" if row["error"] else ""
+        click.echo(f"{row['run']}  {row['state']:9}  {sums}{pending}{error}")
 
 
 @click.command()
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="print JSON")
+@click.option("--json", "as_json", is_flag=True, help="print a list of {key, code, reason}")
 def failures(run: str, as_json: bool) -> None:
     """Show what failed in RUN, and why."""
-    rows = Producer().run(run).failures()
+    rows = _producer().run(run).failures()
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False))
-    else:
-        for row in rows:
-            click.echo(f"{row['key']}: {row['code']}: {row['reason']}")
+        print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['key']}: {row['code']}: {row['reason']}")
 
 
 @click.command()
 @click.argument("run")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=Path("report.html"))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True,
+    help="the file to write",
+)  # fmt: skip
 def report(run: str, output: Path) -> None:
-    """Fetch the report.html of RUN."""
+    """Fetch the report.html of RUN, which can be read once the run is finished."""
     settings = load_settings()
-    ledger = Ledger(connect(settings), settings)
-    place = ledger.spec(RunId(run)).reports
+    client = connect(settings)
+    check(client, settings)
+    ledger = Ledger(client, settings)
+    counts, place = ledger.counts(RunId(run)), ledger.spec(RunId(run)).reports
+    if counts.state != "finished":
+        raise SetupError(
+            f"Run {run} is not finished: {counts.pending} images are pending.", f"mattemill status {run} --watch"
+        )
+    if reason := ledger.report_error(RunId(run)):
+        raise SetupError(f"The report of run {run} could not be written: {reason}", f"mattemill failures {run}")
     with S3Store(settings) as store:
-        fetched = store.get(place.bucket, Key(place.key + "report.html"), max_bytes=1 << 31)
-    _write(output, fetched.body)
+        try:
+            fetched = store.get(place.bucket, Key(place.key + "report.html"), max_bytes=_REPORT_BYTES)
+        except ItemError as error:
+            raise SetupError(
+                f"s3://{place.bucket}/{place.key}report.html cannot be read: {error.reason}.",
+                f"mattemill failures {run}",
+            ) from error
+    write_file(output, fetched.body)
     click.echo(output)
 
 
@@ -96,15 +150,33 @@ def report(run: str, output: Path) -> None:
 @click.argument("run")
 def cancel(run: str) -> None:
     """Stop RUN: what is not finished fails as cancelled."""
-    Producer().run(run).cancel()
+    handle = _producer().run(run)
+    if handle.counts().state == "finished":
+        click.echo(f"Run {run} is finished already.")
+        return
+    handle.cancel()
+    click.echo(f"Run {run} is cancelled: {handle.counts().failed} images count as failed.")
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise SetupError(f"{path} cannot be written: {error.strerror}.", "choose another place") from error
+def _producer() -> Producer:
+    """A producer whose Redis has answered: a wrong address is told at once, not after its tries."""
+    settings = load_settings()
+    client = connect(settings)
+    check(client, settings)
+    client.close()
+    return Producer(settings)
+
+
+def _newest(producer: Producer) -> Run:
+    runs = producer.runs()
+    if not runs:
+        raise SetupError("There are no runs.", "mattemill sweep starts one")
+    return runs[0]
+
+
+def _row(run: Run) -> dict[str, object]:
+    counts = run.counts()
+    return {"run": run.id, **dataclasses.asdict(counts), "pending": counts.pending}
 
 
 COMMANDS = (sweep, enqueue, status, failures, report, cancel)

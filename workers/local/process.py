@@ -74,6 +74,7 @@ class Child:
     ) -> None:
         self.name = name
         self._log = log
+        self._asked = False
         stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(int(death_signal))]
         try:
             with log.open("ab") as output:
@@ -132,11 +133,17 @@ class Child:
         except OSError:
             return ""
 
+    def terminate(self) -> None:
+        """Send SIGTERM, once: to Celery a second one says to drop what it works on. Does not wait; idempotent."""
+        if not self._asked and self.poll() is None:
+            self._asked = True
+            self._process.terminate()
+
     def stop(self, grace: float = 10) -> None:
         """End the child: SIGTERM, then SIGKILL to its whole group after `grace` seconds. Idempotent."""
+        self.terminate()
         if self.poll() is not None:
             return
-        self._process.terminate()
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:

@@ -113,9 +113,11 @@ class Seaweed:
     def stop(self) -> None:
         """End it in order (1 to 3 s); what was answered for is kept. Idempotent."""
         if self._child is not None:
-            self._child.stop(_GRACE)
-            self._child = None
-            remove_sockets(self._directory)
+            try:
+                self._child.stop(_GRACE)  # a second Ctrl-C kills it
+            finally:
+                self._child = None
+                remove_sockets(self._directory)
 
     def kill(self) -> None:
         """End it as `kill -9` does; what was answered for is kept. Idempotent."""
