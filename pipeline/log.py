@@ -15,8 +15,13 @@ def configure(settings: Settings, **bound: object) -> None:
     """
     json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = getattr(logging, settings.log_level.upper())
+
+    def bind(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+        return {**bound, **event}  # not through context variables: threads start without them
+
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        bind,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info if json else structlog.processors.StackInfoRenderer(),
@@ -41,4 +46,3 @@ def configure(settings: Settings, **bound: object) -> None:
     for name in ("pipeline", "producer", "workers", "mattemill"):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
-    structlog.contextvars.bind_contextvars(**bound)

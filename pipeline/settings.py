@@ -33,9 +33,23 @@ class Settings(BaseSettings):
     max_batch: int = Field(8, ge=1, le=64, description="images in one engine call")
     max_delay_ms: float = Field(20, ge=0, description="how long a batch that is not full waits for company")
     loaders: int = Field(0, ge=0, le=64, description="loader processes of a GPU worker; 0: one per core, at least 2")
-    loader_slots: int = Field(0, ge=0, le=1024, description="decoded images held in shared memory; 0: four batches")
+    loader_slots: int = Field(
+        0, ge=0, le=1024, description="decoded images held in shared memory; 0: two batches a size"
+    )
+    loader_bytes: int = Field(512 * MEGABYTE, ge=4 * MEGABYTE, description="shared memory for decoded images, bytes")
     loader_deadline: float = Field(60, gt=0, description="seconds a loader may spend on one image")
-    gpu_threads: int = Field(16, ge=1, le=256, description="messages that a GPU worker handles at once")
+    gpu_threads: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="messages that a GPU worker handles at once; 0: as many as images in memory, 16 to 64",
+    )
+    engine_deadline: float = Field(120, gt=0, description="seconds that one engine call may take")
+    stuck_timeout: float = Field(
+        60, gt=0, description="seconds that a GPU worker may take nothing while its queue is not empty"
+    )
+    recent_mattes: int = Field(100, ge=0, le=10_000, description="mattes of recent images kept for repeats")
+    recent_bytes: int = Field(64 * MEGABYTE, ge=0, description="memory for them, in bytes")
     encode_deadline: float = Field(120, gt=0, description="seconds an encode child may spend on one image")
     child_memory: int = Field(
         4096 * MEGABYTE, ge=256 * MEGABYTE, description="address space of a loader or encode child, bytes"

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.ids import SizeBucket
 
 Image = NDArray[np.uint8]
+Label = TypeVar("Label")
 
 
 class ClosedError(Exception):
@@ -20,25 +22,36 @@ class ClosedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """An image that waits for its batch; `future` gets its alpha, uint8 [H, W]."""
+class Matte:
+    """What the engine made of an image: its alpha, uint8 [H, W], and the seconds it waited and was computed."""
 
-    image: Image  # [H, W, 3] uint8
-    since: float
-    future: Future[Image]
+    alpha: Image
+    waited: float
+    computed: float
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Waiting(Generic[Label]):
+    """An image that waits for its batch; `label` says whose it is, `future` gets its matte."""
+
+    image: Image  # [H, W, 3] uint8
+    since: float
+    label: Label
+    future: Future[Matte]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[Label]):
     """Images of one size bucket, in the order in which they came."""
 
     size_bucket: SizeBucket
-    items: tuple[Waiting, ...]
+    items: tuple[Waiting[Label], ...]
 
 
-class DynamicBatcher:
+class DynamicBatcher(Generic[Label]):
     """A queue per size bucket; hands out full batches first, and no image waits past its delay while it is asked.
 
+    An image that was submitted to run alone is a batch of its own, due at once and first.
     A batch is due when it is full, when its oldest image has waited `max_delay`, or when the batcher is closed. Of
     several due ones, one that is past its delay goes first (the longest waiting), then the fullest.
 
@@ -58,48 +71,44 @@ class DynamicBatcher:
         self._max_delay = max_delay
         self._capacity = capacity
         self._clock = clock
-        self._queues: dict[SizeBucket, deque[Waiting]] = {}
+        self._queues: dict[SizeBucket, deque[Waiting[Label]]] = {}
+        self._loners: deque[Waiting[Label]] = deque()
         self._count = 0
         self._closed = False
         self._changed = threading.Condition()
 
-    def submit(self, image: Image) -> Future[Image]:
+    def submit(self, image: Image, label: Label, *, alone: bool = False) -> Future[Matte]:
         """Queue an image, uint8 [H, W, 3]; it stays the caller's until the future has its answer.
 
         Raises:
             ClosedError: after `close`.
         """
-        item = Waiting(image, self._clock(), Future())
+        item = Waiting(image, self._clock(), label, Future[Matte]())
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._count < self._capacity)
             if self._closed:
                 raise ClosedError
-            self._queues.setdefault(SizeBucket(image.shape[0], image.shape[1]), deque()).append(item)
+            size_bucket = SizeBucket(image.shape[0], image.shape[1])
+            (self._loners if alone else self._queues.setdefault(size_bucket, deque())).append(item)
             self._count += 1
             self._changed.notify_all()
         return item.future
 
-    def poll(self) -> Batch | None:
+    def poll(self) -> Batch[Label] | None:
         """The batch that is due now, or None. Cancelled images drop out here."""
         with self._changed:
-            size_bucket = self._due()
-            if size_bucket is None:
-                return None
-            return self._cut(size_bucket)
+            return self._cut()
 
-    def take(self) -> Batch | None:
+    def take(self) -> Batch[Label] | None:
         """Wait for the next batch; None when the batcher is closed and empty."""
         with self._changed:
             while True:
-                size_bucket = self._due()
-                if size_bucket is not None:
-                    batch = self._cut(size_bucket)
-                    if batch is not None:
-                        return batch
-                elif self._closed:
+                batch = self._cut()
+                if batch is not None:
+                    return batch
+                if self._closed and not self._count:
                     return None
-                else:
-                    self._changed.wait(self._next_deadline())
+                self._changed.wait(self._next_deadline())
 
     def close(self) -> None:
         """Take no more images; those that wait are still handed out, at once."""
@@ -120,16 +129,26 @@ class DynamicBatcher:
         ready = [entry for entry in waiting if self._closed or entry[1] >= self._max_batch]
         return max(ready, key=lambda entry: (entry[1], -entry[0]))[2] if ready else None
 
-    def _cut(self, size_bucket: SizeBucket) -> Batch | None:
-        queue = self._queues[size_bucket]
-        items: list[Waiting] = []
-        while queue and len(items) < self._max_batch:
-            item = queue.popleft()
-            self._count -= 1
-            if item.future.set_running_or_notify_cancel():
-                items.append(item)
-        self._changed.notify_all()
-        return Batch(size_bucket, tuple(items)) if items else None
+    def _cut(self) -> Batch[Label] | None:
+        """Take the first batch that is due and not all cancelled out of its queue."""
+        while True:
+            if self._loners:
+                queue, most = self._loners, 1
+            else:
+                size_bucket = self._due()
+                if size_bucket is None:
+                    return None
+                queue, most = self._queues[size_bucket], self._max_batch
+            items: list[Waiting[Label]] = []
+            while queue and len(items) < most:
+                item = queue.popleft()
+                self._count -= 1
+                if item.future.set_running_or_notify_cancel():
+                    items.append(item)
+            self._changed.notify_all()
+            if items:
+                height, width = items[0].image.shape[:2]
+                return Batch(SizeBucket(height, width), tuple(items))
 
     def _next_deadline(self) -> float | None:
         oldest = [queue[0].since for queue in self._queues.values() if queue]

@@ -1,4 +1,4 @@
-"""The GPU worker: one process, one engine, a threads pool of Celery tasks. `python -m workers.gpu DEVICE [PARENT]`.
+"""The GPU worker: one process, one engine, a threads pool of Celery tasks.
 
 DEVICE is "cpu" (ONNX Runtime on the processor) or "fake:MS" (an engine that takes MS milliseconds a batch).
 """
@@ -19,7 +19,9 @@ from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from workers.app import MATTE, add_task, make_app, publish
-from workers.lifecycle import start
+from workers.engine_record import EngineRecord
+from workers.flow import Flow
+from workers.lifecycle import LOST, start
 from workers.matte import MatteStage
 
 log = structlog.get_logger(__name__)
@@ -44,16 +46,30 @@ def open_engine(device: str, settings: Settings) -> Engine:
     raise SetupError(f"This version has no engine for device {device!r}.", "use --devices cpu, which needs no GPU")
 
 
-def run(device: str, settings: Settings) -> None:
+def run(device: str, settings: Settings, record: EngineRecord) -> None:
     """Open and warm the engine, then take work until told to stop."""
     client = connect(settings)
     check(client, settings)
     app = make_app(settings)
     with open_engine(device, settings) as engine:
         engine.warm_up()
-        ledger = Ledger(client, settings)
         stage = MatteStage(
-            ledger, lambda job, priority: publish(app, job, priority), engine, settings, os.cpu_count() or 1
+            Ledger(client, settings),
+            lambda job, priority: publish(app, job, priority),
+            engine,
+            settings,
+            os.cpu_count() or 1,
+            record,
+        )
+        queues = [matte_queue(settings.model, str(size)) for size in engine.size_buckets]
+        flow = Flow(
+            client,
+            queues,
+            stage.in_hand,
+            2 * stage.slots,
+            settings.encode_mark,
+            settings.stuck_timeout,
+            lambda: os._exit(LOST),
         )
 
         def matte(job: object) -> None:
@@ -63,16 +79,19 @@ def run(device: str, settings: Settings) -> None:
                 log.warning("message_refused", error=str(error))
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
+            finally:
+                flow.moved()
 
         add_task(app, MATTE, matte)
-        queues = ",".join(matte_queue(settings.model, str(size)) for size in engine.size_buckets)
-        with stage:
+        flow.install(app)
+        threads = settings.gpu_threads or min(max(2 * stage.slots, 16), 64)
+        with stage, flow:
             app.worker_main(
                 [
                     "worker",
                     "--pool=threads",
-                    f"--concurrency={settings.gpu_threads}",
-                    f"--queues={queues}",
+                    f"--concurrency={threads}",
+                    f"--queues={','.join(queues)}",
                     f"--hostname=gpu-{os.getpid()}@%h",
                     "--without-mingle",
                     "--without-gossip",
@@ -81,5 +100,11 @@ def run(device: str, settings: Settings) -> None:
             )
 
 
+def main() -> int:
+    """`python -m workers.gpu DEVICE PARENT RECORD_FD`; the last two only where a supervisor starts it."""
+    record = EngineRecord(int(sys.argv[3]) if len(sys.argv) > 3 else None)
+    return start("gpu", lambda device, settings: run(device, settings, record))
+
+
 if __name__ == "__main__":
-    sys.exit(start("gpu", run))
+    sys.exit(main())

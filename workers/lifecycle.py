@@ -11,6 +11,8 @@ from pipeline.log import configure
 from pipeline.settings import Settings, load_settings
 
 _PR_SET_PDEATHSIG = 1
+LOST = 70
+"""Exit code of a worker whose engine is lost or stuck: it starts again, and the batch in the engine is suspect."""
 
 
 def die_with_parent(parent: int | None = None) -> None:

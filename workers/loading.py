@@ -4,6 +4,7 @@ A child works on one image at a time, so that its parent knows whom to blame whe
 over a pipe and writes pixels into a slot of shared memory that its parent chose.
 """
 
+import hashlib
 import json
 import mmap
 import resource
@@ -39,9 +40,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came of it: where the photo lies in the slot, and what it took."""
+    """What came of it: where the photo lies in the slot, a digest of the slot's pixels, and what it took."""
 
     box: Letterbox
+    digest: str
     milliseconds: dict[str, float]
 
 
@@ -60,7 +62,10 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     picture = decode(fetched.body, max_megapixels=settings.max_megapixels, at_least=(2 * size.height, 2 * size.width))
     _, box = letterbox(picture.rgb, size, out)
     ended = time.perf_counter()
-    return Loaded(box, {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)})
+    milliseconds = {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)}
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    digest.update(out.data)
+    return Loaded(box, digest.hexdigest(), milliseconds)
 
 
 def answer(reply: bytes) -> Loaded:
@@ -73,7 +78,7 @@ def answer(reply: bytes) -> Loaded:
     if "code" in fields:
         kind = TransientError if fields["transient"] else PermanentError
         raise kind(Code(fields["code"]), fields["reason"])
-    return Loaded(Letterbox(**fields["box"]), fields["milliseconds"])
+    return Loaded(Letterbox(**fields["box"]), fields["digest"], fields["milliseconds"])
 
 
 def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:
@@ -90,7 +95,7 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
         out = np.frombuffer(memory, np.uint8, count, offset).reshape(size.height, size.width, 3)
         try:
             loaded = load(store, settings, request, out)
-            reply: dict[str, object] = {"box": asdict(loaded.box), "milliseconds": loaded.milliseconds}
+            reply: dict[str, object] = asdict(loaded)
         except ItemError as error:
             transient = isinstance(error, TransientError)
             reply = {"code": error.code, "reason": error.reason, "transient": transient}

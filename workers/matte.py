@@ -1,5 +1,6 @@
 """The matte stage of a GPU worker: loaders ▸ DynamicBatcher ▸ engine ▸ alpha handed over, one outcome for each item."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -8,26 +9,29 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from model.codecs.alpha import PackedAlpha, pack_alpha
-from model.engines.base import Engine, EngineError
+from model.engines.base import Engine, EngineLostError
 from model.preprocess import content
 from pipeline.errors import Code, ItemError, MattemillError, TransientError
 from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.ledger import Ledger, Taken
 from pipeline.settings import Settings
-from workers.batcher import Batch, DynamicBatcher
+from workers.batcher import DynamicBatcher, Matte
+from workers.engine_record import EngineRecord
+from workers.engine_thread import EngineThread
+from workers.lifecycle import LOST
 from workers.loaders import LoaderDiedError, Loaders, Slot
 from workers.loading import Request
+from workers.recent import RecentMattes
 
 log = structlog.get_logger(__name__)
+_GIVE_BACK_SECONDS = 5.0
 
 
 class MatteStage:
-    """Runs jobs through one engine. `process` is called from many threads; the engine from its owner thread alone.
+    """Runs jobs through one engine. `process` is called from many threads; the engine from its own thread alone.
 
     Args:
         ledger: who is told what became of each item.
@@ -35,81 +39,145 @@ class MatteStage:
         engine: open and warm.
         settings: batches, loaders and deadlines.
         cores: processors of this machine.
+        record: told what is in the engine.
+        leave: ends the process at once with an exit code.
     """
 
     def __init__(
-        self, ledger: Ledger, publish: Callable[[Job, int], None], engine: Engine, settings: Settings, cores: int
+        self,
+        ledger: Ledger,
+        publish: Callable[[Job, int], None],
+        engine: Engine,
+        settings: Settings,
+        cores: int,
+        record: EngineRecord,
+        leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
-        self._engine = engine
+        self._engine_name = engine.name
         self._settings = settings
-        slots = settings.loader_slots or 4 * engine.max_batch
+        self._record = record
+        self._leave_process = leave
         largest = max(engine.size_buckets, key=lambda size: size.height * size.width)
-        self._loaders = Loaders(settings.loaders or max(cores, 2), slots, largest, settings.loader_deadline)
-        self._batcher = DynamicBatcher(engine.max_batch, settings.max_delay_ms / 1000, max(slots, engine.max_batch))
+        self.slots = slots(engine, settings)
+        self._loaders = Loaders(settings.loaders or max(cores, 2), self.slots, largest, settings.loader_deadline)
+        self._batcher = DynamicBatcher[Taken](
+            engine.max_batch, settings.max_delay_ms / 1000, max(self.slots, engine.max_batch)
+        )
+        self._engine = EngineThread(engine, self._batcher, record, self._engine_lost)
+        self._recent = RecentMattes(settings.recent_mattes, settings.recent_bytes)
         self._held: set[Taken] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._owner = threading.Thread(target=self._run_engine, name="engine", daemon=True)
-        self._toucher = threading.Thread(target=self._touch, name="touch", daemon=True)
+        self._leaving = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._owner.start()
-        self._toucher.start()
+        self._engine.start()
+        self._watcher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
         self._loaders.close()
         self._batcher.close()
-        self._owner.join()
-        self._toucher.join()
+        self._engine.join()
+        self._stopped.set()
+        self._watcher.join()
+        self._ledger.give_back(self.held())
+        log.info("matte_stage_ended", **self.figures())
+
+    def held(self) -> list[Taken]:
+        """The items that this stage works on now."""
         with self._lock:
-            left = list(self._held)
-        self._ledger.give_back(left)
+            return list(self._held)
+
+    def in_hand(self) -> int:
+        """How many items it works on now."""
+        return len(self._held)
+
+    def figures(self) -> dict[str, float]:
+        """What it did so far: batches, images in them, seconds in the engine, images that skipped it."""
+        engine = self._engine
+        return {
+            "batches": engine.batches,
+            "images": engine.images,
+            "busy_seconds": round(engine.busy_seconds, 3),
+            "recent_hits": self._recent.hits,
+        }
 
     def process(self, job: Job) -> None:
         """Take the job's items and see each to its outcome; late copies drop out."""
         taken = self._ledger.take(job.run_id, job.queue, job.fed, job.item_ids)
         if not taken:
             return
-        spec = self._ledger.spec(job.run_id)
         with self._lock:
             self._held.update(taken)
+        spec = self._ledger.spec(job.run_id)
         asked = {
             self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, one.item.size_bucket)): one
             for one in taken
         }
-        waiting: dict[Future[NDArray[np.uint8]], tuple[Taken, Slot, float]] = {}
+        waiting: dict[Future[Matte], list[tuple[Taken, Slot, bool]]] = {}
         for loading in as_completed(asked):
             one = asked[loading]
             try:
                 slot = loading.result()
+                future, repeated = self._compute(one, slot)
+                # Two of this job may share one matte: the same picture under two names.
+                waiting.setdefault(future, []).append((one, slot, repeated))
             except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
                 self._failed(one, error)
-                continue
-            computed = self._batcher.submit(slot.image)
-            # Not after the loop: other images of this job may wait for this very slot.
-            computed.add_done_callback(partial(self._free, slot))
-            waiting[computed] = (one, slot, time.perf_counter())
         for computed in as_completed(waiting):
-            one, slot, since = waiting[computed]
-            try:
-                self._hand_over(one, slot, computed.result(), since, spec.priority)
-            except Exception as error:  # noqa: BLE001 - as above
-                self._failed(one, error)
+            for one, slot, repeated in waiting[computed]:
+                try:
+                    matte = computed.result()
+                    self._hand_over(one, slot, Matte(matte.alpha, 0, 0) if repeated else matte, spec.priority)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._failed(one, error)
 
-    def _hand_over(self, one: Taken, slot: Slot, alpha: NDArray[np.uint8], since: float, priority: int) -> None:
-        spent = round((time.perf_counter() - since) * 1000, 2)
-        milliseconds = {**slot.loaded.milliseconds, "wait and infer": spent}
-        packed = pack_alpha(PackedAlpha(content(alpha, slot.loaded.box), milliseconds, self._engine.name))
+    def _compute(self, one: Taken, slot: Slot) -> tuple[Future[Matte], bool]:
+        """The matte of a loaded image, and whether it skips the engine; gives the slot back once its pixels are used.
+
+        Raises:
+            ClosedError: when this stage ends.
+        """
+        # Not after the job's loop: other images of the job may wait for this very slot.
+        digest = slot.loaded.digest.encode()
+        if one.suspect:
+            computed = self._batcher.submit(slot.image, one, alone=True)
+            computed.add_done_callback(partial(self._free, slot))
+            return computed, False
+        future, mine = self._recent.claim(digest)
+        if not mine:
+            self._loaders.free(slot)
+            return future, True
+        try:
+            computed = self._batcher.submit(slot.image, one)
+        except BaseException:
+            computed = Future()
+            computed.cancel()
+            self._recent.settle(digest, future, computed)
+            raise
+        computed.add_done_callback(partial(self._free, slot))
+        computed.add_done_callback(partial(self._recent.settle, digest, future))
+        return future, False
+
+    def _hand_over(self, one: Taken, slot: Slot, matte: Matte, priority: int) -> None:
+        milliseconds = {
+            **slot.loaded.milliseconds,
+            "wait": round(matte.waited * 1000, 2),
+            "infer": round(matte.computed * 1000, 2),
+        }
+        started = time.perf_counter()
+        packed = pack_alpha(PackedAlpha(content(matte.alpha, slot.loaded.box), milliseconds, self._engine_name))
         fed = self._ledger.hand_over(one, packed)
         self._release(one)
         if fed is not None:
             self._publish(Job(one.run, [one.item.id], [one.item.key], fed, ENCODE_QUEUE), priority)
+        milliseconds["hand over"] = round((time.perf_counter() - started) * 1000, 2)
         log.info("matte", run=one.run, key=one.item.key, size_bucket=one.item.size_bucket, ms=milliseconds)
 
     def _failed(self, one: Taken, error: Exception) -> None:
@@ -123,40 +191,50 @@ class MatteStage:
             answer = self._ledger.fail(one, TransientError(Code.ENGINE_ERROR, reason))
         log.warning("matte_failed", run=one.run, key=one.item.key, error=str(error), outcome=answer)
 
-    def _free(self, slot: Slot, _: Future[NDArray[np.uint8]]) -> None:
+    def _free(self, slot: Slot, _: Future[Matte]) -> None:
         self._loaders.free(slot)
 
     def _release(self, one: Taken) -> None:
         with self._lock:
             self._held.discard(one)
 
-    def _run_engine(self) -> None:
-        while (batch := self._batcher.take()) is not None:
-            try:
-                alpha = self._engine.infer(np.stack([item.image for item in batch.items]))
-                for item, one in zip(batch.items, alpha, strict=True):
-                    item.future.set_result(one)
-            except Exception as error:  # noqa: BLE001 - the images get the reason; the engine goes on with the next
-                self._alone(batch, error)
-
-    def _alone(self, batch: Batch, error: Exception) -> None:
-        """After a failed batch each image runs alone, so that only the guilty one fails."""
-        for item in batch.items:
-            if item.future.done():
+    def _watch(self) -> None:
+        """Touch what is held, and leave the process when an engine call takes too long."""
+        touched = time.monotonic()
+        while not self._stopped.wait(min(1.0, self._settings.touch_interval)):
+            stuck = self._engine.stuck_for()
+            if stuck > self._settings.engine_deadline:
+                self._leave("engine_stuck", seconds=round(stuck, 1))
+            if time.monotonic() - touched < self._settings.touch_interval:
                 continue
-            try:
-                if len(batch.items) == 1:
-                    raise EngineError(f"The engine failed: {error}") from error
-                item.future.set_result(self._engine.infer(item.image[None].copy())[0])
-            except Exception as reason:  # noqa: BLE001 - as above
-                item.future.set_exception(reason)
-
-    def _touch(self) -> None:
-        while not self._stopped.wait(self._settings.touch_interval):
-            with self._lock:
-                held = list(self._held)
+            touched = time.monotonic()
+            held = self.held()
             for run in {one.run for one in held}:
                 try:
                     self._ledger.touch(run, [(one.item.id, one.fed) for one in held if one.run == run])
                 except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the next touch may get through
                     log.warning("touch_failed", error=str(error))
+
+    def _engine_lost(self, error: EngineLostError) -> None:
+        self._leave("engine_lost", error=str(error))
+
+    def _leave(self, event: str, **values: object) -> None:
+        """End the process: what is in the engine is the supervisor's to judge, the rest goes back without blame."""
+        with self._leaving:
+            guilty = {(one.run, one.item.id) for one in self._record.read()}
+            innocent = [one for one in self.held() if (one.run, one.item.id) not in guilty]
+            log.critical(event, **values, in_engine=len(guilty), given_back=len(innocent))
+            # Redis may be away: the ledger takes back what is not given back.
+            giving = threading.Thread(target=self._ledger.give_back, args=(innocent,), daemon=True)
+            giving.start()
+            giving.join(_GIVE_BACK_SECONDS)
+            self._leave_process(LOST)
+
+
+def slots(engine: Engine, settings: Settings) -> int:
+    """Images in shared memory: two full batches of every size bucket, within the bytes allowed, at least one batch."""
+    if settings.loader_slots:
+        return settings.loader_slots
+    largest = max(size.height * size.width * 3 for size in engine.size_buckets)
+    wanted = max(4, 2 * len(engine.size_buckets)) * engine.max_batch
+    return max(min(wanted, settings.loader_bytes // largest), engine.max_batch)

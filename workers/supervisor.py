@@ -7,35 +7,64 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
-from pipeline.ledger import Ledger, check, connect
+from pipeline.ledger import Ledger, Taken, check, connect
 from pipeline.settings import Settings
 from workers.app import make_app, publish
+from workers.engine_record import EngineRecord
 from workers.housekeeping import Housekeeper, StoppedError
+from workers.lifecycle import LOST
 
 log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
 _EARLY_DEATHS = 5
 _GRACE = 40.0
 _FINISH_SECONDS = 600
+_FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+_OWN_ACT = (LOST, *(-number for number in _FAULTS))
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A worker module that a supervisor keeps running.
+
+    Attributes:
+        module: run with the argument, this process's id and, where there is a `record`, its file descriptor.
+        argument: what it is to work with.
+        environment: laid over this process's own.
+        record: shared with the child; what it holds when the child crashed goes to `crashed`.
+    """
+
+    module: str
+    argument: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    record: EngineRecord | None = None
 
 
 class Supervisor:
     """Runs worker modules as children of this process until told to stop.
 
     Args:
-        commands: for each child the module and its arguments.
-        environment: laid over this process's own.
+        commands: one for each child.
+        crashed: gets what was in the engine of a child that left by its own act: by a fault or with exit code 70.
+        backoff: seconds before the second start after early deaths; doubled at each further one.
     """
 
-    def __init__(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        crashed: Callable[[Sequence[Taken]], object] = lambda _: None,
+        backoff: float = 1.0,
+    ) -> None:
         self._commands = commands
-        self._environment = {**os.environ, **(environment or {})}
+        self._crashed = crashed
+        self._backoff = backoff
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -60,12 +89,10 @@ class Supervisor:
 
     def _keep(self, index: int, results: list[int]) -> None:
         """Start a child, and again when it dies; from a thread that lives as long as the process matters."""
-        deaths = 0
+        command, deaths = self._commands[index], 0
         while not self._stop.is_set():
-            started = time.monotonic()
-            child = subprocess.Popen(
-                [sys.executable, "-m", *self._commands[index], str(os.getpid())], env=self._environment
-            )
+            started, finished = time.monotonic(), _finished(command)
+            child = _start(command)
             while child.poll() is None and not self._stop.wait(0.1):
                 pass
             if self._stop.is_set():
@@ -74,13 +101,27 @@ class Supervisor:
             if child.returncode == 2:
                 results[index] = 2  # it has said why it cannot start
                 return
-            deaths = deaths + 1 if time.monotonic() - started < _EARLY_SECONDS else 1
-            log.warning("worker_ended", command=self._commands[index][0], status=child.returncode, deaths=deaths)
+            early = time.monotonic() - started < _EARLY_SECONDS and _finished(command) == finished
+            deaths = deaths + 1 if early else 1
+            log.warning("worker_ended", command=command.module, status=child.returncode, deaths=deaths)
+            if command.record is not None:
+                self._judge(command.record, child.returncode)
             if deaths >= _EARLY_DEATHS:
-                log.error("worker_given_up", command=self._commands[index][0], status=child.returncode)
+                log.error("worker_given_up", command=command.module, status=child.returncode, deaths=deaths)
                 results[index] = 2
                 return
-            self._stop.wait(min(2.0**deaths / 2, 30))
+            self._stop.wait(min(self._backoff * 2.0 ** (deaths - 1), 30))
+
+    def _judge(self, record: EngineRecord, status: int) -> None:
+        """Killing a worker from outside says nothing of its images; a fault or a lost engine does."""
+        batch = record.read()
+        record.leave()
+        if not batch or status not in _OWN_ACT:
+            return
+        try:
+            log.warning("suspects", keys=[one.item.key for one in batch], outcome=self._crashed(batch))
+        except Exception as error:  # noqa: BLE001 - Redis may be away: the ledger takes the images back all the same
+            log.warning("suspects_unreported", error=str(error))
 
     def _end(self, child: subprocess.Popen[bytes]) -> None:
         child.terminate()  # once: a second TERM makes Celery drop what it works on
@@ -89,6 +130,20 @@ class Supervisor:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def _finished(command: Command) -> int:
+    """Batches that the children of a command have finished so far."""
+    return command.record.finished if command.record is not None else 0
+
+
+def _start(command: Command) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-m", command.module, command.argument, str(os.getpid())]
+    fds: tuple[int, ...] = ()
+    if command.record is not None:
+        fds = (command.record.fileno(),)
+        arguments.append(str(command.record.fileno()))
+    return subprocess.Popen(arguments, env={**os.environ, **command.environment}, pass_fds=fds)
 
 
 def keep_house(settings: Settings, stop: threading.Event) -> None:
@@ -149,15 +204,16 @@ def run_cpu(settings: Settings, concurrency: int) -> int:
     house = threading.Thread(target=keep_house, args=(settings, stop), name="housekeeping")
     house.start()
     try:
-        return Supervisor([["workers.cpu", str(concurrency)]]).run()
+        return Supervisor([Command("workers.cpu", str(concurrency))]).run()
     finally:
         stop.set()
         house.join()
 
 
-def run_gpu(settings: Settings, device: str) -> int:
-    """The supervisor behind `mattemill worker gpu`."""
+def run_gpu(settings: Settings, devices: Sequence[str]) -> int:
+    """The supervisor behind `mattemill worker gpu`: a worker for each device."""
     client = connect(settings)
     check(client, settings)
-    client.close()
-    return Supervisor([["workers.gpu", device]]).run()
+    ledger = Ledger(client, settings)
+    commands = [Command("workers.gpu", device, record=EngineRecord()) for device in devices]
+    return Supervisor(commands, ledger.suspect).run()

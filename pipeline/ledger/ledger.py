@@ -23,7 +23,7 @@ from pipeline.settings import Settings
 RUNS, ACTIVE, WAKE, LEADER = "mm:runs", "mm:active", "mm:wake", "mm:leader"
 _SCRIPTS = (
     "list_page", "claimed", "close_listing", "abandon_listing", "feed", "take", "touch", "hand_over", "done", "fail",
-    "try_again", "give_back", "reclaim", "cancel",
+    "try_again", "give_back", "reclaim", "cancel", "suspect",
 )  # fmt: skip
 _Value: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 _Fields: TypeAlias = "dict[_Value, _Value]"
@@ -196,7 +196,9 @@ class Ledger:
             fields: _Fields = {"state": "finished", "report_error": error}
             pipe.hset(_base(run), mapping=fields)
             pipe.zrem(ACTIVE, run)
-            pipe.delete(*(f"{_base(run)}:{name}" for name in ("claims", "queues", "tries", "deaths", "fed")))
+            pipe.delete(
+                *(f"{_base(run)}:{name}" for name in ("claims", "queues", "tries", "deaths", "fed", "suspects"))
+            )
             for key in [_base(run).encode(), *keys]:
                 pipe.expire(key, self._settings.run_retention)
             pipe.execute()
@@ -226,8 +228,8 @@ class Ledger:
         """Hold those of the items whose current message this is; late copies drop out."""
         answer = cast(list[bytes | None], self._call("take", run, queue, fed, *ids))
         return [
-            Taken(run, Item.load(id, record), fed, alpha)
-            for id, record, alpha in zip(ids, answer[::2], answer[1::2], strict=True)
+            Taken(run, Item.load(id, record), fed, alpha, bool(suspect))
+            for id, record, alpha, suspect in zip(ids, answer[::3], answer[1::3], answer[2::3], strict=True)
             if record is not None
         ]
 
@@ -259,6 +261,21 @@ class Ledger:
         limit = self._settings.max_deaths
         error = TransientError(Code.ATTEMPTS_EXHAUSTED, f"It ended {limit} processes that worked on it; last: {reason}")
         return self._try_again(taken, error, "deaths", limit, 0)
+
+    def suspect(self, batch: Sequence[Taken]) -> list[str]:
+        """These were in the engine of a process that ended by its own act: "suspect", "failed" or "stale" for each.
+
+        Which one ended it is known only when there was one; the others run alone from now on.
+        """
+        limit = self._settings.max_deaths
+        reason = f"It was alone in the engine {limit} times when the engine's process ended."
+        outcomes = []
+        for one in batch:
+            row = _json(failure_row(one.item.key, Code.ATTEMPTS_EXHAUSTED, reason))
+            answer = self._call("suspect", one.run, one.item.id, one.fed, int(len(batch) == 1), limit, row)
+            outcomes.append(cast(bytes, answer).decode())
+        self.wake()
+        return outcomes
 
     def lost_alpha(self, taken: Taken, reason: str) -> str:
         """The alpha is missing or damaged: back to the start."""

@@ -51,12 +51,18 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An item that this process holds now, under the feeding `fed`; `alpha` is what the matte stage left."""
+    """An item that this process holds now, under the feeding `fed`.
+
+    Attributes:
+        alpha: what the matte stage left.
+        suspect: it was in an engine whose process ended; it must run alone.
+    """
 
     run: RunId
     item: Item
     fed: int
     alpha: bytes | None
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

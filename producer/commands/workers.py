@@ -22,7 +22,7 @@ def gpu(devices: str) -> None:
 
     settings = load_settings()
     configure(settings, role="gpu")
-    sys.exit(run_gpu(settings, devices))
+    sys.exit(run_gpu(settings, [devices]))
 
 
 @worker.command()

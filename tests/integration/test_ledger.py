@@ -167,3 +167,26 @@ def test_a_closed_run_leaves_nothing_that_stays_for_ever(ledger: Ledger, spec: R
 def test_an_unknown_run_is_named(ledger: Ledger) -> None:
     with pytest.raises(SetupError, match="no run"):
         ledger.counts(new_run_id())
+
+
+def test_a_suspect_runs_alone_and_is_convicted_only_there(ledger: Ledger, spec: RunSpec) -> None:
+    ledger.list_page(spec.run, 0, [listing(spec, "a.jpg"), listing(spec, "b.jpg")])
+    ledger.close_listing(spec.run, 2)
+
+    def take_both() -> list[Taken]:
+        fed = ledger.feed(spec, 10, 10)
+        return [one for each in fed for one in ledger.take(spec.run, each.queue, each.fed, [each.item.id])]
+
+    for _ in range(5):  # in company nobody is convicted, however often
+        both = take_both()
+        assert ledger.suspect(both) == ["suspect", "suspect"]
+    both = take_both()
+    assert [one.suspect for one in both] == [True, True]
+    for outcome in ("suspect", "suspect", "failed"):
+        assert ledger.suspect(both[:1]) == [outcome]
+        if outcome == "suspect":
+            both[0] = take_one(ledger, spec)
+    (row,) = ledger.rows(spec.run)
+    assert (row["key"], row["code"]) == (both[0].item.key, "attempts_exhausted")
+    assert ledger.suspect(both[:1]) == ["stale"]
+    assert ledger.counts(spec.run).pending == 1

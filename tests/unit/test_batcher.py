@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.ids import SizeBucket
-from workers.batcher import Batch, ClosedError, DynamicBatcher
+from workers.batcher import Batch, ClosedError, DynamicBatcher, Matte
 
 SIZES = [SizeBucket(2, 2), SizeBucket(2, 4), SizeBucket(4, 2)]
 
@@ -27,20 +27,20 @@ def image(size: SizeBucket, number: int = 0) -> NDArray[np.uint8]:
     return np.full((size.height, size.width, 3), number % 256, np.uint8)
 
 
-def make(max_batch: int = 4, max_delay: float = 1.0) -> tuple[DynamicBatcher, Clock]:
+def make(max_batch: int = 4, max_delay: float = 1.0) -> tuple[DynamicBatcher[int], Clock]:
     clock = Clock()
     return DynamicBatcher(max_batch, max_delay, 1000, clock), clock
 
 
 def test_a_full_batch_goes_at_once_and_a_lone_image_waits_for_its_delay() -> None:
     batcher, clock = make(max_batch=2)
-    batcher.submit(image(SIZES[0]))
+    batcher.submit(image(SIZES[0]), 0)
     assert batcher.poll() is None
-    batcher.submit(image(SIZES[0]))
+    batcher.submit(image(SIZES[0]), 0)
     batch = batcher.poll()
     assert batch is not None
     assert len(batch.items) == 2
-    batcher.submit(image(SIZES[0]))
+    batcher.submit(image(SIZES[0]), 0)
     clock.now = 0.99
     assert batcher.poll() is None
     clock.now = 1.0
@@ -49,10 +49,10 @@ def test_a_full_batch_goes_at_once_and_a_lone_image_waits_for_its_delay() -> Non
 
 def test_a_rare_size_does_not_starve_behind_full_batches() -> None:
     batcher, clock = make(max_batch=2)
-    batcher.submit(image(SIZES[1]))
+    batcher.submit(image(SIZES[1]), 0)
     clock.now = 1.0
     for _ in range(10):
-        batcher.submit(image(SIZES[0]))
+        batcher.submit(image(SIZES[0]), 0)
     batch = batcher.poll()
     assert batch is not None
     assert batch.size_bucket == SIZES[1]
@@ -61,7 +61,7 @@ def test_a_rare_size_does_not_starve_behind_full_batches() -> None:
 def test_the_fullest_goes_first_while_nobody_is_late() -> None:
     batcher, _ = make(max_batch=2)
     for size in (SIZES[0], SIZES[0], SIZES[1], SIZES[1], SIZES[1]):
-        batcher.submit(image(size))
+        batcher.submit(image(size), 0)
     batch = batcher.poll()
     assert batch is not None
     assert batch.size_bucket == SIZES[1]
@@ -69,21 +69,36 @@ def test_the_fullest_goes_first_while_nobody_is_late() -> None:
 
 def test_closing_hands_out_what_waits_and_refuses_more() -> None:
     batcher, _ = make()
-    batcher.submit(image(SIZES[0]))
+    batcher.submit(image(SIZES[0]), 0)
     batcher.close()
     assert batcher.take() is not None
     assert batcher.take() is None
     with pytest.raises(ClosedError):
-        batcher.submit(image(SIZES[0]))
+        batcher.submit(image(SIZES[0]), 0)
 
 
 def test_a_cancelled_image_is_not_computed() -> None:
     batcher, _ = make(max_batch=2)
-    cancelled, kept = batcher.submit(image(SIZES[0], 1)), batcher.submit(image(SIZES[0], 2))
+    cancelled, kept = batcher.submit(image(SIZES[0], 1), 0), batcher.submit(image(SIZES[0], 2), 0)
     cancelled.cancel()
     batch = batcher.poll()
     assert batch is not None
     assert [item.future for item in batch.items] == [kept]
+
+
+def test_an_image_that_must_run_alone_does_so_at_once() -> None:
+    batcher, _ = make(max_batch=4)
+    company = [batcher.submit(image(SIZES[0]), 0) for _ in range(3)]
+    lone = [batcher.submit(image(SIZES[0]), 1, alone=True) for _ in range(2)]
+    for expected in lone:
+        batch = batcher.poll()
+        assert batch is not None
+        assert [item.future for item in batch.items] == [expected]
+    assert batcher.poll() is None  # the others wait on for company
+    batcher.close()
+    batch = batcher.poll()
+    assert batch is not None
+    assert [item.future for item in batch.items] == company
 
 
 @given(
@@ -92,8 +107,8 @@ def test_a_cancelled_image_is_not_computed() -> None:
 )
 def test_batches_are_pure_bounded_ordered_and_in_time(steps: list[int | float], max_batch: int) -> None:
     batcher, clock = make(max_batch)
-    submitted: list[Future[NDArray[np.uint8]]] = []
-    got: list[Batch] = []
+    submitted: list[Future[Matte]] = []
+    got: list[Batch[int]] = []
 
     def drain() -> None:
         while (batch := batcher.poll()) is not None:
@@ -105,7 +120,7 @@ def test_batches_are_pure_bounded_ordered_and_in_time(steps: list[int | float], 
 
     for step in steps:
         if isinstance(step, int):
-            submitted.append(batcher.submit(image(SIZES[step], len(submitted))))
+            submitted.append(batcher.submit(image(SIZES[step], len(submitted)), 0))
         else:
             clock.now += step
         drain()
@@ -121,17 +136,17 @@ def test_batches_are_pure_bounded_ordered_and_in_time(steps: list[int | float], 
 
 
 def test_every_image_gets_exactly_one_answer_with_many_threads() -> None:
-    batcher = DynamicBatcher(4, 0.001, 8)
+    batcher = DynamicBatcher[int](4, 0.001, 8)
     answers: list[int] = []
 
     def engine() -> None:
         while (batch := batcher.take()) is not None:
             for item in batch.items:
-                item.future.set_result(item.image[:, :, 0])
+                item.future.set_result(Matte(item.image[:, :, 0], 0, 0))
 
     def producer(number: int) -> None:
-        futures = [batcher.submit(image(SIZES[n % 3], number)) for n in range(50)]
-        answers.extend(int(future.result(10)[0, 0]) for future in futures)
+        futures = [batcher.submit(image(SIZES[n % 3], number), 0) for n in range(50)]
+        answers.extend(int(future.result(10).alpha[0, 0]) for future in futures)
 
     owner = threading.Thread(target=engine)
     owner.start()

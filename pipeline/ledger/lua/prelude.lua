@@ -5,6 +5,7 @@ local base = KEYS[1]
 local items, todo, held = base .. ':items', base .. ':todo', base .. ':held'
 local queues, alpha, fedof = base .. ':queues', base .. ':alpha', base .. ':fed'
 local tries, deaths, rows = base .. ':tries', base .. ':deaths', base .. ':rows'
+local suspects = base .. ':suspects'
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
 
@@ -32,6 +33,7 @@ local function finish(id, outcome, row)
   redis.call('HDEL', alpha, id)
   redis.call('HDEL', tries, id)
   redis.call('HDEL', deaths, id)
+  redis.call('HDEL', suspects, id)
   redis.call('HINCRBY', base, outcome, 1)
   redis.call('XADD', rows, '*', 'row', row)
   moved()

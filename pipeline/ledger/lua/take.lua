@@ -1,4 +1,5 @@
--- ARGV: queue, fed, ids. Takes those whose message this is. Returns for each its record and alpha, or false, false.
+-- ARGV: queue, fed, ids. Takes those whose message this is. Returns for each its record, alpha and whether it is a
+-- suspect, or false, false, 0.
 local taken = {}
 for i = 3, #ARGV do
   local id = ARGV[i]
@@ -10,9 +11,11 @@ for i = 3, #ARGV do
     redis.call('HSET', fedof, id, ARGV[2])
     taken[#taken + 1] = record
     taken[#taken + 1] = redis.call('HGET', alpha, id)
+    taken[#taken + 1] = redis.call('HEXISTS', suspects, id)
   else
     taken[#taken + 1] = false
     taken[#taken + 1] = false
+    taken[#taken + 1] = 0
   end
 end
 return taken

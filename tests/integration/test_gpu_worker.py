@@ -1,0 +1,158 @@
+"""The life of a GPU worker: sick engines, poison, backpressure, a stop in the middle."""
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.ids import RunId
+from pipeline.ledger import Ledger, connect
+from pipeline.settings import Settings
+from tests.conftest import WaitUntil
+from tests.processes import empty, photo, process, put_run
+from workers.app import length, make_app, publish
+from workers.housekeeping import Housekeeper
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+MATTE = "matte.u2netp.320x320"
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    client = connect(settings)
+    yield Ledger(client, settings)
+    client.close()
+
+
+@contextmanager
+def housekeeping(ledger: Ledger, settings: Settings) -> Iterator[None]:
+    app, stop = make_app(settings), threading.Event()
+    finished: list[RunId] = []
+    with Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finished.append, settings) as keeper:
+
+        def lead() -> None:
+            while not stop.is_set():
+                keeper.step()
+                keeper.wait(0.1)
+
+        thread = threading.Thread(target=lead)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+    app.close()
+
+
+@pytest.fixture
+def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
+    yield s3_bucket
+    empty(s3_client, s3_bucket)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("illness", ["lost", "segv", "stuck", "error"])
+def test_the_image_that_breaks_the_engine_fails_alone(
+    illness: str,
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    environment |= {"MATTEMILL_ENGINE_DEADLINE": "0.5", "MATTEMILL_MAX_TRIES": "2", "MATTEMILL_MAX_DEATHS": "2"}
+    bodies = {f"in/{n}.jpg": photo(n) for n in range(11)} | {"in/poison.jpg": photo(1, background=255)}
+    spec = put_run(ledger, s3_client, bucket, bodies, chunk=4)
+    with (
+        housekeeping(ledger, settings),
+        process(environment, "tests.sick_worker", illness),
+        process(environment, "workers.cpu", "1"),
+    ):
+        wait_until(lambda: ledger.counts(spec.run).pending == 0, 120)
+    rows = list(ledger.rows(spec.run))
+    failed = [(row["key"], row["code"]) for row in rows if row["outcome"] == "failed"]
+    code = "engine_error" if illness == "error" else "attempts_exhausted"
+    assert failed == [("in/poison.jpg", code)]
+    assert Counter(row["outcome"] for row in rows) == {"done": 11, "failed": 1}
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_killed_from_outside_again_and_again_convicts_nobody(
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    environment["MATTEMILL_TOUCH_INTERVAL"] = "0.3"
+    quick = settings.model_copy(update={"held_timeout": 1, "waiting_timeout": 1})
+    impatient = Ledger(ledger.client, quick)
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(3)}, chunk=3)
+    with housekeeping(impatient, quick):
+        for _ in range(4):
+            with process(environment, "workers.gpu", "fake:1500") as worker:
+                wait_until(lambda: ledger.places(spec.run)["held"] == 3, 60)
+                worker.kill()
+                worker.wait()
+            wait_until(lambda: ledger.places(spec.run)["held"] == 0)
+        with process(environment, "workers.gpu", "fake:1"), process(environment, "workers.cpu", "1"):
+            wait_until(lambda: ledger.counts(spec.run).pending == 0, 60)
+    assert ledger.counts(spec.run).done == 3
+
+
+@pytest.mark.timeout(120)
+def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    environment |= {"MATTEMILL_ENCODE_MARK": "20", "MATTEMILL_LOADER_SLOTS": "8"}
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(120)}, chunk=1)
+    seen: list[int] = []
+    with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:1"):
+
+        def still() -> bool:
+            seen.append(length(ledger.client, "encode"))
+            return seen[-1] >= 20 and len(seen) > 75 and len(set(seen[-75:])) == 1  # 1.5 s without a change
+
+        wait_until(still, 60)
+        assert max(seen) <= 20 + 16  # the mark and what was in hand
+        assert length(ledger.client, MATTE) > 0
+        with process(environment, "workers.cpu", "2"):
+            wait_until(lambda: ledger.counts(spec.run).pending == 0, 60)
+    assert ledger.counts(spec.run).done == 120
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
+def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
+    name: str,
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(60)}, chunk=2)
+    with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:300") as worker:
+        wait_until(lambda: length(ledger.client, "encode") >= 1, 60)
+        os.kill(worker.pid, getattr(signal, name))
+        assert worker.wait(45) == 0
+        places = ledger.places(spec.run)
+        assert places["held"] == 0
+        assert sum(places.values()) == 60
+        assert ledger.counts(spec.run).failed == 0
