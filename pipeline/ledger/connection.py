@@ -9,15 +9,24 @@ from pipeline.settings import Settings
 
 
 def connect(settings: Settings) -> redis.Redis:
-    """A client of the ledger's Redis; it keeps trying for some seconds when the server restarts."""
-    return redis.Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=15,
-        socket_connect_timeout=5,
-        socket_keepalive=True,
-        health_check_interval=25,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
-    )
+    """A client of the ledger's Redis; it keeps trying for some seconds when the server restarts.
+
+    Raises:
+        SetupError: when the address is none.
+    """
+    try:
+        return redis.Redis.from_url(
+            settings.redis_url.get_secret_value(),
+            socket_timeout=15,
+            socket_connect_timeout=5,
+            socket_keepalive=True,
+            health_check_interval=25,
+            retry=Retry(ExponentialBackoff(cap=2, base=0.1), 8),
+        )
+    except ValueError as error:  # its text may hold a part of the password
+        raise SetupError(
+            "MATTEMILL_REDIS_URL is no address of a Redis server.", "such as redis://:PASSWORD@127.0.0.1:6379/0"
+        ) from error
 
 
 def check(client: redis.Redis, settings: Settings) -> None:
