@@ -77,6 +77,15 @@ def prove_batch(model: bytes, sizes: Sequence[SizeBucket]) -> int:
     return max(_batch(session, pictures(_count(size), size), "")[1] for size in sizes)
 
 
+def run_contract(model: bytes, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Alpha, uint8 [N, H, W], of images, uint8 [N, H, W, 3], by a model.onnx in the contract.
+
+    Raises:
+        SetupError: when it cannot run.
+    """
+    return np.asarray(_run(_session(model), INPUT, images, "The model cannot run"), np.uint8)
+
+
 def pictures(count: int, size: SizeBucket) -> NDArray[np.uint8]:
     """Made-up photos, uint8 [count, H, W, 3], always the same: a thing before a sky, blurred colours, noise."""
     random = np.random.default_rng(20)
@@ -170,6 +179,7 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised as well
     options.enable_mem_pattern = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors have no common base
