@@ -32,6 +32,7 @@ class Settings(BaseSettings):
 
     max_batch: int = Field(8, ge=1, le=64, description="images in one engine call")
     max_delay_ms: float = Field(20, ge=0, description="how long a batch that is not full waits for company")
+    max_wait_ms: float = Field(1000, ge=0, description="after that an image goes before full batches of other sizes")
     loaders: int = Field(0, ge=0, le=64, description="loader processes of a GPU worker; 0: one per core, at least 2")
     loader_slots: int = Field(
         0, ge=0, le=1024, description="decoded images held in shared memory; 0: two batches a size"

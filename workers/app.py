@@ -12,6 +12,7 @@ from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.settings import Settings
 
 MATTE, ENCODE = "mattemill.matte", "mattemill.encode"
+_SHOWN = 300
 _SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and a priority other than 0."""
 
@@ -32,6 +33,9 @@ def publish(app: Celery, job: Job, priority: int) -> None:
         priority=priority,
         headers={"fed": job.fed},
         ignore_result=True,
+        # What Flower shows; Celery's own text of the message is long and hides the key.
+        argsrepr=", ".join(job.keys)[:_SHOWN],
+        kwargsrepr=f"run {job.run}",
     )
 
 

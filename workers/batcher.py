@@ -52,24 +52,32 @@ class DynamicBatcher(Generic[Label]):
     """A queue per size bucket; hands out full batches first, and no image waits past its delay while it is asked.
 
     An image that was submitted to run alone is a batch of its own, due at once and first.
-    A batch is due when it is full, when its oldest image has waited `max_delay`, or when the batcher is closed. Of
-    several due ones, one that is past its delay goes first (the longest waiting), then the fullest.
+    Otherwise the first of these is due: the size whose oldest image has waited for `deadline`, so that none starves
+    behind full batches; a full batch, of the size whose oldest image waits longest; when no batch is full, the size
+    whose oldest image has waited for `max_delay`; when the batcher is closed, what is left.
 
     Args:
         max_batch: the most images in a batch.
-        max_delay: seconds that the first image of a batch waits for company.
+        max_delay: seconds that the first image of a batch waits for company while the engine has nothing better to do.
         capacity: images that may wait; `submit` blocks beyond.
+        deadline: seconds after which an image goes before full batches of other sizes.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, max_batch: int, max_delay: float, capacity: int, clock: Callable[[], float] = time.monotonic
+        self,
+        max_batch: int,
+        max_delay: float,
+        capacity: int,
+        deadline: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_batch < 1 or capacity < max_batch:
             raise ValueError(f"max_batch is 1 to capacity; got {max_batch} of {capacity}")
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._capacity = capacity
+        self._deadline = max(deadline, max_delay)
         self._clock = clock
         self._queues: dict[SizeBucket, deque[Waiting[Label]]] = {}
         self._loners: deque[Waiting[Label]] = deque()
@@ -122,12 +130,16 @@ class DynamicBatcher(Generic[Label]):
 
     def _due(self) -> SizeBucket | None:
         now = self._clock()
-        waiting = [(queue[0].since, len(queue), size_bucket) for size_bucket, queue in self._queues.items() if queue]
-        late = [entry for entry in waiting if now - entry[0] >= self._max_delay]
-        if late:
-            return min(late)[2]
-        ready = [entry for entry in waiting if self._closed or entry[1] >= self._max_batch]
-        return max(ready, key=lambda entry: (entry[1], -entry[0]))[2] if ready else None
+        waiting = [(queue[0].since, size_bucket) for size_bucket, queue in self._queues.items() if queue]
+        if not waiting:
+            return None
+        since, oldest = min(waiting, key=lambda entry: entry[0])
+        if now - since >= self._deadline:
+            return oldest
+        full = [entry for entry in waiting if len(self._queues[entry[1]]) >= self._max_batch]
+        if full:
+            return min(full, key=lambda entry: entry[0])[1]
+        return oldest if self._closed or now - since >= self._max_delay else None
 
     def _cut(self) -> Batch[Label] | None:
         """Take the first batch that is due and not all cancelled out of its queue."""

@@ -213,8 +213,8 @@ def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory
 def _open_torch(settings: Settings, cuda: bool) -> Engine:
     card = ModelStore(settings.home).card(settings.model)
     try:
-        from engine_build.checkpoint import network_of
+        from engine_build.trained import trained_network
         from model.engines.torch import TorchEngine
     except ImportError as error:
         raise SetupError(f"PyTorch is not installed here: {error}.", "pip install 'mattemill[train]'") from error
-    return TorchEngine(network_of(card), card.spec.size_buckets, settings.max_batch, cuda)
+    return TorchEngine(trained_network(card), card.spec.size_buckets, settings.max_batch, cuda)

@@ -1,6 +1,6 @@
 """The GPU worker: one process, one engine, a threads pool of Celery tasks.
 
-DEVICE is "cpu" (ONNX Runtime on the processor) or "fake:MS" (an engine that takes MS milliseconds a batch).
+DEVICE is an assignment of `workers.devices`: "tensorrt@GPU-…", "cpu", "fake:20".
 """
 
 import os
@@ -8,42 +8,19 @@ import sys
 
 import structlog
 
-from model.catalogue import find
 from model.engines.base import Engine
-from model.engines.fake import FakeEngine
-from model.engines.onnx import OnnxEngine
-from model.store import ModelStore
-from pipeline.errors import SetupError
 from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from workers.app import MATTE, add_task, make_app, publish
+from workers.devices import open_engine
 from workers.engine_record import EngineRecord
 from workers.flow import Flow
 from workers.lifecycle import LOST, start
 from workers.matte import MatteStage
 
 log = structlog.get_logger(__name__)
-
-
-def open_engine(device: str, settings: Settings) -> Engine:
-    """The engine that this device was asked to run; never another in silence.
-
-    Raises:
-        SetupError: when it cannot run here.
-    """
-    if device.startswith("fake:"):
-        try:
-            milliseconds = float(device.removeprefix("fake:"))
-        except ValueError as error:
-            raise SetupError(f"{device!r} is no device.", "write fake:20 for 20 milliseconds a batch") from error
-        return FakeEngine(milliseconds, find(settings.model).size_buckets, settings.max_batch)
-    if device == "cpu":
-        store = ModelStore(settings.home)
-        path = store.path(settings.model)
-        return OnnxEngine(path, store.spec(settings.model), settings.max_batch, os.cpu_count() or 1)
-    raise SetupError(f"This version has no engine for device {device!r}.", "use --devices cpu, which needs no GPU")
 
 
 def run(device: str, settings: Settings, record: EngineRecord) -> None:

@@ -115,6 +115,9 @@ class Loaders:
                 continue
             index = self._free.get()
             try:
+                if child is not None and child.ended_idle():
+                    child.end()  # killed with no image in its hands: none is to blame
+                    child = None
                 if child is None:
                     child = _Child(self._fd, len(self._memory))
                 loaded = child.ask(request, index * self._slot_bytes, self._deadline)
@@ -160,6 +163,9 @@ class _Child:
             self._connection.close()
             # No image was in its hands yet: none is to blame.
             raise MattemillError(f"No loader can start: {error}") from error
+
+    def ended_idle(self) -> bool:
+        return self._process.poll() is not None
 
     def ask(self, request: Request, offset: int, deadline: float) -> Loaded:
         try:

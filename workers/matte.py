@@ -63,7 +63,10 @@ class MatteStage:
         self.slots = slots(engine, settings)
         self._loaders = Loaders(settings.loaders or max(cores, 2), self.slots, largest, settings.loader_deadline)
         self._batcher = DynamicBatcher[Taken](
-            engine.max_batch, settings.max_delay_ms / 1000, max(self.slots, engine.max_batch)
+            engine.max_batch,
+            settings.max_delay_ms / 1000,
+            max(self.slots, engine.max_batch),
+            settings.max_wait_ms / 1000,
         )
         self._engine = EngineThread(engine, self._batcher, record, self._engine_lost)
         self._recent = RecentMattes(settings.recent_mattes, settings.recent_bytes)

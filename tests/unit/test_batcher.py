@@ -29,7 +29,7 @@ def image(size: SizeBucket, number: int = 0) -> NDArray[np.uint8]:
 
 def make(max_batch: int = 4, max_delay: float = 1.0) -> tuple[DynamicBatcher[int], Clock]:
     clock = Clock()
-    return DynamicBatcher(max_batch, max_delay, 1000, clock), clock
+    return DynamicBatcher(max_batch, max_delay, 1000, 5.0, clock), clock
 
 
 def test_a_full_batch_goes_at_once_and_a_lone_image_waits_for_its_delay() -> None:
@@ -50,21 +50,26 @@ def test_a_full_batch_goes_at_once_and_a_lone_image_waits_for_its_delay() -> Non
 def test_a_rare_size_does_not_starve_behind_full_batches() -> None:
     batcher, clock = make(max_batch=2)
     batcher.submit(image(SIZES[1]), 0)
-    clock.now = 1.0
-    for _ in range(10):
-        batcher.submit(image(SIZES[0]), 0)
-    batch = batcher.poll()
-    assert batch is not None
-    assert batch.size_bucket == SIZES[1]
+    for moment, expected in ((1.0, SIZES[0]), (4.9, SIZES[0]), (5.0, SIZES[1])):
+        clock.now = moment
+        for _ in range(2):
+            batcher.submit(image(SIZES[0]), 0)
+        batch = batcher.poll()
+        assert batch is not None
+        assert batch.size_bucket == expected
 
 
-def test_the_fullest_goes_first_while_nobody_is_late() -> None:
-    batcher, _ = make(max_batch=2)
-    for size in (SIZES[0], SIZES[0], SIZES[1], SIZES[1], SIZES[1]):
+def test_full_batches_go_before_company_is_given_up_on() -> None:
+    batcher, clock = make(max_batch=2)
+    batcher.submit(image(SIZES[0]), 0)
+    clock.now = 2.0  # long past its delay
+    for size in (SIZES[1], SIZES[2], SIZES[2], SIZES[1]):
         batcher.submit(image(size), 0)
-    batch = batcher.poll()
-    assert batch is not None
-    assert batch.size_bucket == SIZES[1]
+        clock.now += 0.1
+    order = []
+    while (batch := batcher.poll()) is not None:
+        order.append((batch.size_bucket, len(batch.items)))
+    assert order == [(SIZES[1], 2), (SIZES[2], 2), (SIZES[0], 1)]
 
 
 def test_closing_hands_out_what_waits_and_refuses_more() -> None:

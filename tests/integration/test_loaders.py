@@ -1,0 +1,69 @@
+"""Loader processes: one image's crash or hang is that image's alone, and the pool heals."""
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from pipeline.errors import Code, ItemError
+from pipeline.ids import SizeBucket
+from tests.conftest import WaitUntil
+from tests.processes import empty, photo
+from tests.proxy import sick_proxy
+from workers.loaders import LoaderDiedError, Loaders
+from workers.loading import Request
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+SIZE = SizeBucket(320, 320)
+
+
+def request(bucket: str, key: str) -> Request:
+    return Request(bucket, key, "", str(SIZE))
+
+
+def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
+    environment: dict[str, str],
+    s3_bucket: str,
+    s3_client: "S3Client",
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
+) -> None:
+    for key in ("hang.jpg", "a.jpg", "b.jpg"):
+        s3_client.put_object(Bucket=s3_bucket, Key=key, Body=photo(ord(key[0])))
+    with sick_proxy(environment["MATTEMILL_S3_ENDPOINT_URL"]) as proxy:
+        proxy.rule = lambda method, path: "hang" if "hang.jpg" in path else ""
+        for name, value in (environment | {"MATTEMILL_S3_ENDPOINT_URL": proxy.url}).items():
+            monkeypatch.setenv(name, value)
+        with Loaders(2, 4, SIZE, deadline=2) as loaders:
+            hung = loaders.load(request(s3_bucket, "hang.jpg"))
+            fine = [loaders.load(request(s3_bucket, key)) for key in ("a.jpg", "b.jpg", "a.jpg")]
+            slots = [future.result(60) for future in fine]  # the neighbour goes on beside the hanging one
+            with pytest.raises(LoaderDiedError, match="more than 2 s"):
+                hung.result(60)
+            assert (slots[0].image == slots[2].image).all()
+            assert slots[0].loaded.digest == slots[2].loaded.digest != slots[1].loaded.digest
+            for slot in slots:
+                loaders.free(slot)
+
+            hung = loaders.load(request(s3_bucket, "hang.jpg"))
+            wait_until(lambda: [path for _, path in proxy.requests if "hang" in path][1:])
+            victims = [
+                child.pid for child in psutil.Process().children() if "workers.loading" in " ".join(child.cmdline())
+            ]
+            for pid in victims:
+                os.kill(pid, signal.SIGSEGV)
+            with pytest.raises(LoaderDiedError, match="SIGSEGV"):
+                hung.result(60)
+            wait_until(
+                lambda: all(psutil.Process(pid).status() == "zombie" for pid in victims if psutil.pid_exists(pid))
+            )
+            for key in ("a.jpg", "b.jpg"):  # the idle one was killed too: that is no image's fault
+                loaders.free(loaders.load(request(s3_bucket, key)).result(60))
+            with pytest.raises(ItemError) as caught:
+                loaders.load(request(s3_bucket, "none.jpg")).result(60)
+            assert caught.value.code == Code.NOT_FOUND
+    empty(s3_client, s3_bucket)
