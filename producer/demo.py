@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from pipeline.settings import Settings, load_settings
 from producer.api import Producer, Run, Summary
 from producer.files import check_folder, write_file
 from producer.samples import expected_failures, samples
-from workers.local.ports import free_ports
+from workers.app import make_app
+from workers.local.ports import free_ports, is_free
 from workers.local.process import Child
 from workers.local.stack import LocalStack
 
@@ -31,6 +33,7 @@ _HURRY = 2.0
 """Seconds that workers get to end when their work is no longer wanted."""
 _PATIENCE = 10.0
 """Seconds that workers get to end what they work on."""
+_START_SECONDS = 120.0
 
 
 def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], show: Callable[[Summary], None]) -> int:
@@ -71,40 +74,73 @@ def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], s
     return 1
 
 
-def run_up(directory: Path | None, devices: str) -> None:
-    """Servers, workers and Flower until Ctrl-C or SIGTERM; prints how to reach them.
+def run_up(directory: Path | None, devices: str, flower_port: int | None = None) -> None:
+    """Servers, workers and Flower until Ctrl-C or SIGTERM; prints how to reach them once they are ready.
 
     Raises:
         SetupError: when something cannot be set up, or a part ends by itself.
     """
+    if flower_port is not None and not is_free(flower_port):
+        raise SetupError(f"Port {flower_port} is taken by another program.", "choose another with --flower-port")
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    fetch("u2netp", load_settings().home, lambda text: click.echo(text, err=True))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, lambda *_: stop.set())
+    fetch(_MODEL, load_settings().home, lambda text: click.echo(text, err=True))
     with LocalStack(directory) as stack, _environment(stack.environment()):
         settings = load_settings()
         with S3Store(settings) as store:
             for bucket in (_SOURCE, _TARGET):
                 store.create_bucket(bucket)
-        password, port = secrets.token_urlsafe(12), free_ports(1)[0]
-        flower = [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}"]
-        flower += ["--read_only", "--max_tasks=10000"]
-        # Through the environment: anyone on the machine can read a command line.
-        secret = {
-            "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
-            "FLOWER_BASIC_AUTH": f"mattemill:{password}",
-        }
         log = stack.directory / "workers.log"
-        with _workers(log, devices) as workers, Child(flower, name="Flower", log=log, env=os.environ | secret) as page:
-            for name, value in stack.environment().items():
-                click.echo(f"export {name}={shlex.quote(value)}")
-            click.echo(f"# Buckets: s3://{_SOURCE}/ and s3://{_TARGET}/. Logs: {log}")
-            click.echo(f"# Flower: http://127.0.0.1:{port}/ user mattemill, password {password}")
-            click.echo(f"# Next: mattemill sweep s3://{_SOURCE}/ --to s3://{_TARGET}/ --wait. Ctrl-C ends it all.")
-            while not stop.wait(0.5):
-                for child in [*workers, page]:
-                    if child.poll() is not None:
-                        raise SetupError(f"{child.name} has ended: {child.output()[-300:]}", f"look at {log}")
+        with _workers(log, devices) as workers:
+            _until_they_answer(workers, settings, stop)
+            # Not before: Flower asks once, as it starts, which queues there are.
+            port = flower_port or free_ports(1)[0]
+            password = secrets.token_urlsafe(12)
+            with _flower(settings, port, password, stack.directory / "flower.log") as page:
+                _print_block(stack, port, password)
+                while not stop.wait(0.5):
+                    _check_alive([*workers, page])
+
+
+def _print_block(stack: LocalStack, port: int, password: str) -> None:
+    for name, value in stack.environment().items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    click.echo(f"# Photos in: aws s3 cp --recursive DIR s3://{_SOURCE}/ --endpoint-url {stack.seaweed.endpoint_url}")
+    click.echo(f"# Then: mattemill sweep s3://{_SOURCE}/ --to s3://{_TARGET}/ --wait")
+    click.echo(f"# Flower: http://127.0.0.1:{port}/ user mattemill, password {password}")
+    click.echo(f"# Logs: {stack.directory}. Ctrl-C here ends it all.")
+
+
+def _until_they_answer(workers: list[Child], settings: Settings, stop: threading.Event) -> None:
+    app = make_app(settings)
+    deadline = time.monotonic() + _START_SECONDS
+    try:
+        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not stop.is_set():
+            _check_alive(workers)
+            if time.monotonic() > deadline:
+                raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
+    finally:
+        app.close()
+
+
+def _check_alive(children: list[Child]) -> None:
+    for child in children:
+        if child.poll() is not None:
+            last = (child.output().splitlines() or ["It printed nothing."])[-1]
+            raise SetupError(f"{child.name} has ended: {last[-500:]}")
+
+
+def _flower(settings: Settings, port: int, password: str, log: Path) -> Child:
+    command = [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}"]
+    command += ["--read_only", "--max_tasks=10000", "--tasks_columns=args,name,kwargs,state,received,runtime,worker"]
+    # Through the environment: anyone on the machine can read a command line.
+    secret = {
+        "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
+        "FLOWER_BASIC_AUTH": f"mattemill:{password}",
+    }
+    return Child(command, name="Flower", log=log, env=os.environ | secret)
 
 
 def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:

@@ -1,45 +1,44 @@
-"""`mattemill doctor`: a verdict on everything the system stands on."""
+"""`mattemill doctor`: a verdict on everything the system stands on, and the command that mends it."""
 
+import dataclasses
+import secrets
 import sys
-from collections.abc import Callable
 
 import click
 
-from pipeline.errors import SetupError
-from pipeline.ledger import check, connect
-from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
-from producer.commands.closing import FINISHED, SETUP
+from producer.checkup import Finding, check_up
+from producer.commands.closing import FINISHED, SETUP, print_json
+
+_COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 
 
 @click.command()
-def doctor() -> None:
-    """Look at model, Redis and S3, and say what to do about what is wrong."""
-    from model.store import ModelStore
+@click.argument("buckets", metavar="[S3_URL]...", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def doctor(buckets: tuple[str, ...], as_json: bool) -> None:
+    """Look at Python, disk, model, engine, Redis, S3, queues and workers; exit 2 if anything is bad.
 
-    settings = load_settings()
+    Each line that is not ok ends with what mends it. With S3_URLs it also looks whether these buckets can be used.
 
-    def reach_s3() -> None:
-        with S3Store(settings) as store:
-            store.check_bucket("mattemill-doctor")
-
-    def reach_redis() -> None:
-        check(connect(settings), settings)
-
-    checks: list[tuple[str, Callable[[], object]]] = [
-        (f"model {settings.model}", lambda: ModelStore(settings.home).path(settings.model)),
-        ("Redis", reach_redis),
-        ("S3", reach_s3),
-    ]
-    bad = False
-    for name, look in checks:
-        try:
-            look()
-            click.echo(f"ok    {name}")
-        except SetupError as error:
-            if name == "S3" and "mattemill-doctor" in str(error) and "exist" in str(error):
-                click.echo("ok    S3 answers and takes the credentials")
-                continue
-            bad = True
-            click.echo(f"BAD   {name}: {error}")
+    \b
+    Examples:
+      mattemill doctor
+      mattemill doctor s3://photos/ s3://cutouts/ --json
+    """
+    findings = check_up(load_settings(), buckets, nonce=secrets.token_hex(8))
+    bad = any(finding.state == "bad" for finding in findings)
+    if as_json:
+        print_json({"ok": not bad, "checks": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            click.echo(_line(finding))
     sys.exit(SETUP if bad else FINISHED)
+
+
+def _line(finding: Finding) -> str:
+    state = click.style(
+        f"{finding.state.upper() if finding.state == 'bad' else finding.state:4}", fg=_COLOURS[finding.state]
+    )
+    hint = f" Hint: {finding.hint}" if finding.hint else ""
+    return f"{state}  {finding.name:8}  {finding.told}{hint}"

@@ -1,0 +1,216 @@
+"""What `mattemill doctor` looks at: one finding for each thing that the system stands on, all asked at once."""
+
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import pipeline
+from model.catalogue import ModelSpec, find
+from model.store import ModelStore
+from pipeline.errors import SetupError
+from pipeline.ids import Location
+from pipeline.jobs import ENCODE_QUEUE
+from pipeline.ledger import LEADER, check, connect
+from pipeline.runs import matte_queue
+from pipeline.s3 import S3Store
+from pipeline.s3_errors import answer_of
+from pipeline.settings import Settings
+from workers.app import length, make_app
+
+_ENGINE = "onnxruntime"
+_ENGINE_SECONDS = 30
+_FREE_MEGABYTES = 512
+_PING_SECONDS = 1.0
+_S3_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one thing; a note is no fault, but good to know."""
+
+    name: str
+    state: Literal["ok", "note", "bad"]
+    told: str
+    hint: str = ""
+
+
+def check_up(settings: Settings, buckets: Iterable[str], nonce: str) -> list[Finding]:
+    """Look at everything; nothing is changed, and no model is loaded.
+
+    Args:
+        settings: names the servers and folders.
+        buckets: addresses (s3://bucket/…) of buckets that must be usable.
+        nonce: goes into the name of a bucket that is surely not there.
+    """
+    looks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
+        ("python", _python),
+        ("home", lambda: _home(settings.home)),
+        ("disk", lambda: _disk(settings.home)),
+        ("model", lambda: _model(settings)),
+        ("engine", _engine),
+        ("redis", lambda: _redis(settings)),
+        ("s3", lambda: _s3(settings, f"mattemill-doctor-{nonce}")),
+        *(("s3", lambda url=url: _bucket(settings, url)) for url in buckets),
+    ]
+    with ThreadPoolExecutor(len(looks)) as pool:
+        answers = pool.map(lambda look: _told(look[0], look[1]), looks)
+    return [finding for found in answers for finding in found]
+
+
+def _told(name: str, look: Callable[[], Finding | list[Finding]]) -> list[Finding]:
+    try:
+        found = look()
+    except SetupError as error:
+        return [Finding(name, "bad", str(error.args[0]), error.hint)]
+    return found if isinstance(found, list) else [found]
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"Mattemill {pipeline.__version__} on Python {platform.python_version()}.")
+
+
+def _home(home: Path) -> Finding:
+    place = _existing(home)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise SetupError(
+            f"{home} cannot be written: {error.strerror}.", "set MATTEMILL_HOME to a folder that can be written"
+        ) from error
+    return Finding("home", "ok", f"{home} can be written.")
+
+
+def _disk(home: Path) -> Finding:
+    places = {"MATTEMILL_HOME": _existing(home), "TMPDIR": Path(tempfile.gettempdir())}
+    free = {name: shutil.disk_usage(place).free >> 20 for name, place in places.items()}
+    told = ", ".join(f"{free[name]} MB free in {place}" for name, place in places.items()) + "."
+    short = [name for name, megabytes in free.items() if megabytes < _FREE_MEGABYTES]
+    if short:
+        return Finding("disk", "bad", told, f"free some space, or set {' and '.join(short)} to a place that has it")
+    return Finding("disk", "ok", told)
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there: a home is made on first use."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
+def _model(settings: Settings) -> Finding:
+    path = ModelStore(settings.home).path(settings.model)
+    return Finding("model", "ok", f"{settings.model} is installed and intact: {path}.")
+
+
+def _spec(settings: Settings) -> ModelSpec:
+    try:
+        return ModelStore(settings.home).spec(settings.model)
+    except SetupError:
+        return find(settings.model)
+
+
+def _engine() -> Finding:
+    # In a process of its own, as the command line itself has no need of an engine's libraries.
+    try:
+        version = importlib.metadata.version(_ENGINE)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise SetupError("ONNX Runtime is not installed.", "pip install onnxruntime") from error
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {_ENGINE}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_ENGINE_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        why = (done.stderr.strip().splitlines() or ["no reason"])[-1]
+        raise SetupError(
+            f"ONNX Runtime {version} cannot be loaded: {why}.", "pip install --force-reinstall onnxruntime"
+        )
+    return Finding("engine", "ok", f"ONNX Runtime {version} (worker gpu --devices cpu).")
+
+
+def _redis(settings: Settings) -> list[Finding]:
+    client = connect(settings)
+    try:
+        check(client, settings)
+        info = cast(dict[str, object], client.info())
+        queues = [matte_queue(settings.model, str(size)) for size in _spec(settings).size_buckets]
+        waiting = {queue: length(client, queue) for queue in [*queues, ENCODE_QUEUE]}
+        led = client.exists(LEADER) == 1
+    finally:
+        client.close()
+    told = ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
+    return [*_server(info), Finding("queues", "ok", f"Messages that wait: {told}."), *_workers(settings, led)]
+
+
+def _server(info: dict[str, object]) -> list[Finding]:
+    told = f"{info.get('server_name', 'redis')} {info.get('valkey_version', info.get('redis_version', '?'))} answers."
+    findings = [Finding("redis", "ok", told)]
+    policy = info.get("maxmemory_policy")
+    if policy not in ("noeviction", None):
+        findings.append(
+            Finding(
+                "redis", "bad", f"Its maxmemory-policy is {policy}: it may drop the record of what is owed.",
+                "set maxmemory-policy noeviction in its configuration",
+            )
+        )  # fmt: skip
+    if info.get("aof_enabled") == 0:
+        findings.append(
+            Finding(
+                "redis", "note", "It keeps no append-only file: a restart forgets its runs.",
+                "set appendonly yes, or sweep again after a restart",
+            )
+        )  # fmt: skip
+    return findings
+
+
+def _workers(settings: Settings, led: bool) -> list[Finding]:
+    app = make_app(settings)
+    try:
+        answers = app.control.ping(timeout=_PING_SECONDS) or []
+    finally:
+        app.close()
+    names = sorted(name for answer in answers for name in answer)
+    found = []
+    for role, hint in (("gpu", "mattemill worker gpu (--devices cpu without a GPU)"), ("cpu", "mattemill worker cpu")):
+        mine = [name for name in names if name.startswith(f"{role}-")]
+        if mine:
+            found.append(Finding("workers", "ok", f"{role}: {len(mine)} answer ({', '.join(mine[:5])})."))
+        else:
+            found.append(Finding("workers", "bad", f"{role}: none answers.", hint))
+    if not led and any(name.startswith("cpu-") for name in names):
+        found.append(Finding("workers", "bad", "Nobody keeps house: runs do not move.", "restart mattemill worker cpu"))
+    return found
+
+
+def _s3(settings: Settings, absent: str) -> Finding:
+    """Ask for a bucket that is not there: only a server that takes the credentials says so."""
+    server = settings.s3_endpoint_url or "AWS"
+    with S3Store(settings, read_timeout=_S3_SECONDS) as store:
+        try:
+            store.check_bucket(absent)
+        except SetupError as error:
+            answer = answer_of(error.__cause__) if isinstance(error.__cause__, Exception) else None
+            if answer is None or answer.status != 404:
+                raise SetupError(str(error.args[0]).replace(f"the bucket {absent}", "a bucket"), error.hint) from error
+    return Finding("s3", "ok", f"{server} answers and takes the credentials.")
+
+
+def _bucket(settings: Settings, url: str) -> Finding:
+    try:
+        bucket = Location.parse(url).bucket
+    except ValueError as error:
+        raise SetupError(f"{error}.", "such as s3://photos/") from error
+    with S3Store(settings, read_timeout=_S3_SECONDS) as store:
+        store.check_bucket(bucket)
+    return Finding("s3", "ok", f"The bucket {bucket} can be listed.")
