@@ -8,7 +8,6 @@ import sys
 
 import structlog
 
-from model.engines.base import Engine
 from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue

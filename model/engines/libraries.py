@@ -2,9 +2,11 @@
 
 import ctypes
 import importlib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -31,11 +33,13 @@ class Library:
         runtime: which of the two.
         module: what `import tensorrt` gives.
         version: such as "11.4.0.106".
+        cuda: the major version of CUDA that it was made for; None where its packages do not tell.
     """
 
     runtime: Runtime
     module: ModuleType
     version: str
+    cuda: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,20 @@ def load_library(
     if _numbers(version)[:2] < oldest:
         expected = ".".join(map(str, oldest))
         raise SetupError(f"{runtime} {version} is too old, expected {expected} or newer.", wheels.hint)
-    return Library(runtime, module, version)
+    return Library(runtime, module, version, _cuda(runtime))
 
 
 def installed(runtime: Runtime, locate: Callable[[str], Path | None] | None = None) -> bool:
     """Whether packages of this runtime are there; says nothing of whether they work."""
     return any((locate or _folder)(module) is not None for module in _WHEELS[runtime].modules)
+
+
+def _cuda(runtime: Runtime) -> int | None:
+    for major in (12, 13):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(f"{runtime}-cu{major}-bindings")
+            return major
+    return None
 
 
 def _preload(wheels: _Wheels, locate: Callable[[str], Path | None]) -> None:

@@ -41,13 +41,31 @@ def tensorrt_engine(folder: Path) -> Engine:
     return TensorRTEngine(plan(), api, device, (SIZE,), MAX_BATCH)
 
 
-@pytest.fixture(params=["onnx 1", "onnx 3", "fake", "tensorrt"])
+def torch_engine(folder: Path) -> Engine:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from model.engines.torch import TorchEngine
+
+    class Tiny(torch.nn.Module):  # type: ignore[name-defined,misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.normalise = torch.nn.Identity()
+            self.conv = torch.nn.Conv2d(3, 1, 3, padding=1)
+
+        def forward(self, rgb: object) -> object:
+            return self.conv(self.normalise(rgb)) * 8
+
+    torch.manual_seed(1)
+    return TorchEngine(Tiny().eval(), (SIZE,), MAX_BATCH, cuda=False)
+
+
+@pytest.fixture(params=["onnx 1", "onnx 3", "fake", "tensorrt", "torch"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     makers: dict[str, Callable[[Path], Engine]] = {
         "onnx 1": partial(onnx_engine, threads=1),
         "onnx 3": partial(onnx_engine, threads=3),
         "fake": fake_engine,
         "tensorrt": tensorrt_engine,
+        "torch": torch_engine,
     }
     with makers[request.param](tmp_path) as opened:
         yield opened
@@ -143,6 +161,23 @@ def test_onnx_names_its_runtime_and_threads(tmp_path: Path) -> None:
     with onnx_engine(tmp_path, threads=2) as engine:
         assert engine.name.startswith("onnxruntime ")
         assert engine.name.endswith(" CPU, 2 threads")
+
+
+def test_onnx_never_runs_on_the_processor_when_cuda_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
+    with pytest.raises(SetupError, match=r"knows no CUDA.*pip install onnxruntime-gpu"):
+        OnnxEngine(path, SPEC, MAX_BATCH, 1, cuda=True)
+
+
+def test_torch_never_runs_on_the_processor_when_cuda_is_asked_for() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from model.engines.torch import TorchEngine
+
+    if torch.cuda.is_available():
+        pytest.skip("PyTorch finds a CUDA device here")
+    with pytest.raises(SetupError, match="finds no CUDA device"):
+        TorchEngine(torch.nn.Identity(), (SIZE,), MAX_BATCH, cuda=True)
 
 
 @pytest.mark.parametrize(
