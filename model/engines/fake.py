@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from model.engines.base import EngineError, check_alpha, check_images
 from pipeline.ids import SizeBucket
 
+FAKE = "fake"
+"""What the names of its engines begin with; an output made by one must never be taken for right."""
+
 
 class FakeEngine:
     """Gives each image's luminance as its alpha, so that alphas mixed up between images are seen.
@@ -30,7 +33,7 @@ class FakeEngine:
         max_batch: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.name = f"fake, {milliseconds:g} ms a batch"
+        self.name = f"{FAKE}, {milliseconds:g} ms a batch"
         self.size_buckets = size_buckets
         self.max_batch = max_batch
         self._seconds = milliseconds / 1000
