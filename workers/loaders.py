@@ -120,8 +120,8 @@ class Loaders:
                     child = None
                 if child is None:
                     child = _Child(self._fd, len(self._memory))
-                loaded = child.ask(request, index * self._slot_bytes, self._deadline)
-                future.set_result(Slot(index, self._view(index, SizeBucket.parse(request.size_bucket)), loaded))
+                loaded = child.ask(request, index * self._slot_bytes, self._slot_bytes, self._deadline)
+                future.set_result(Slot(index, self._view(index, SizeBucket.parse(loaded.size_bucket)), loaded))
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to this image, and the thread must live
                 self._free.put(index)
                 if child is not None and not child.alive:
@@ -167,9 +167,9 @@ class _Child:
     def ended_idle(self) -> bool:
         return self._process.poll() is not None
 
-    def ask(self, request: Request, offset: int, deadline: float) -> Loaded:
+    def ask(self, request: Request, offset: int, count: int, deadline: float) -> Loaded:
         try:
-            self._connection.send_bytes(json.dumps({**asdict(request), "offset": offset}).encode())
+            self._connection.send_bytes(json.dumps({**asdict(request), "offset": offset, "count": count}).encode())
         except OSError as error:
             raise self._died() from error
         return answer(self._receive(deadline, "load the image"))

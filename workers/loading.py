@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.codecs.decode import decode
+from model.codecs.probe import check, probe
 from model.preprocess import Letterbox, letterbox
+from model.size_buckets import fit
 from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.ids import ETag, Key, SizeBucket
 from pipeline.s3 import S3Store
@@ -30,42 +32,46 @@ from workers.lifecycle import die_with_parent
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a child is asked for."""
+    """What a child is asked for; it chooses among `size_buckets` by what the image turns out to be."""
 
     bucket: str
     key: str
     etag: str
-    size_bucket: str
+    size_buckets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came of it: where the photo lies in the slot, a digest of the slot's pixels, and what it took."""
+    """What came of it: its size bucket, where the photo lies in it, a digest of its pixels, and what it took."""
 
+    size_bucket: str
     box: Letterbox
     digest: str
     milliseconds: dict[str, float]
 
 
 def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[np.uint8]) -> Loaded:
-    """Fetch, decode strictly at reduced scale, and letterbox into `out`, uint8 [H, W, 3].
+    """Fetch, decode strictly at reduced scale, and letterbox into the first pixels of `out`, flat uint8.
 
     Raises:
         ItemError: what is wrong with this image.
     """
-    size = SizeBucket.parse(request.size_bucket)
     started = time.perf_counter()
     etag = ETag(request.etag) if request.etag else None
-    fetched = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes)
+    body = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes).body
     got = time.perf_counter()
+    header = probe(body)
+    check(header, settings.max_megapixels)
+    size = fit(header.height, header.width, [SizeBucket.parse(text) for text in request.size_buckets])
     # Twice the target, so that the rest of the way down is an average and not a gap.
-    picture = decode(fetched.body, max_megapixels=settings.max_megapixels, at_least=(2 * size.height, 2 * size.width))
-    _, box = letterbox(picture.rgb, size, out)
+    picture = decode(body, max_megapixels=settings.max_megapixels, at_least=(2 * size.height, 2 * size.width))
+    pixels = out[: size.height * size.width * 3]
+    _, box = letterbox(picture.rgb, size, pixels.reshape(size.height, size.width, 3))
     ended = time.perf_counter()
     milliseconds = {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)}
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    digest.update(out.data)
-    return Loaded(box, digest.hexdigest(), milliseconds)
+    digest.update(pixels.data)
+    return Loaded(str(size), box, digest.hexdigest(), milliseconds)
 
 
 def answer(reply: bytes) -> Loaded:
@@ -78,7 +84,7 @@ def answer(reply: bytes) -> Loaded:
     if "code" in fields:
         kind = TransientError if fields["transient"] else PermanentError
         raise kind(Code(fields["code"]), fields["reason"])
-    return Loaded(Letterbox(**fields["box"]), fields["digest"], fields["milliseconds"])
+    return Loaded(**{**fields, "box": Letterbox(**fields["box"])})
 
 
 def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:
@@ -88,11 +94,9 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
             message = json.loads(connection.recv_bytes())
         except EOFError:
             return
-        offset = message.pop("offset")
-        request = Request(**message)
-        size = SizeBucket.parse(request.size_bucket)
-        count = size.height * size.width * 3
-        out = np.frombuffer(memory, np.uint8, count, offset).reshape(size.height, size.width, 3)
+        offset, count = message.pop("offset"), message.pop("count")
+        request = Request(**{**message, "size_buckets": tuple(message["size_buckets"])})
+        out = np.frombuffer(memory, np.uint8, count, offset)
         try:
             loaded = load(store, settings, request, out)
             reply: dict[str, object] = asdict(loaded)

@@ -56,6 +56,7 @@ class MatteStage:
         self._ledger = ledger
         self._publish = publish
         self._engine_name = engine.name
+        self._sizes = tuple(str(size) for size in engine.size_buckets)
         self._settings = settings
         self._record = record
         self._leave_process = leave
@@ -120,7 +121,7 @@ class MatteStage:
             self._held.update(taken)
         spec = self._ledger.spec(job.run_id)
         asked = {
-            self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, one.item.size_bucket)): one
+            self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, self._sizes)): one
             for one in taken
         }
         waiting: dict[Future[Matte], list[tuple[Taken, Slot, bool]]] = {}
@@ -181,7 +182,7 @@ class MatteStage:
         if fed is not None:
             self._publish(Job(one.run, [one.item.id], [one.item.key], fed, ENCODE_QUEUE), priority)
         milliseconds["hand over"] = round((time.perf_counter() - started) * 1000, 2)
-        log.info("matte", run=one.run, key=one.item.key, size_bucket=one.item.size_bucket, ms=milliseconds)
+        log.info("matte", run=one.run, key=one.item.key, size_bucket=slot.loaded.size_bucket, ms=milliseconds)
 
     def _failed(self, one: Taken, error: Exception) -> None:
         self._release(one)

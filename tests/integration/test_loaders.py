@@ -22,7 +22,7 @@ SIZE = SizeBucket(320, 320)
 
 
 def request(bucket: str, key: str) -> Request:
-    return Request(bucket, key, "", str(SIZE))
+    return Request(bucket, key, "", (str(SIZE),))
 
 
 def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
