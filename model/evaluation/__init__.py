@@ -1,0 +1,1 @@
+"""How good a model is: measures, a data set with true alpha, a run over it, a sheet to look at."""
