@@ -58,7 +58,7 @@ def test_every_photo_is_measured_split_by_split(data: Path) -> None:
     assert scores["studio"].iou > 0.95
     # Of three squares the dark one is not found at all, the other two are.
     assert scores["photo"].iou == pytest.approx(2 / 3, abs=0.05)
-    assert scores["photo"].iou_median > 0.95
+    assert scores["photo"].iou_median > 0.85  # the square that fades at its edge
     assert [row.pair.name for row in found.worst(1)] == ["photo/002"]
     assert scores["photo"].mae == pytest.approx((5 + 95 + 225) / 3 / 255 / 6, abs=0.005)  # a sixth is square
     figures = found.figures("some set")
