@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from model.card import Card, ContractError, Figures, Footprint, read_card, read_figures, write_card, write_figures
-from model.catalogue import SHIPPED, ModelSpec, find, shipped
+from model.catalogue import SHIPPED, ModelSpec, find, known, shipped
 from pipeline.errors import SetupError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -66,6 +66,9 @@ class ModelStore:
             SetupError: as `spec`.
         """
         card = self._written(name)
+        of_package = known(self._package).get(name)
+        if of_package is not None and of_package.spec.weights == card.spec.weights:
+            card = replace(card, figures=of_package.figures)
         path = self._models / name / "figures.json"
         with _readable(path):
             data = path.read_bytes() if path.is_file() else None

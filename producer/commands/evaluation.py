@@ -82,6 +82,8 @@ def _table(rows: Sequence[tuple[str, str, Score, float]]) -> Table:
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
     )
     table.add_column("split", no_wrap=True)
     table.add_column("model", overflow="fold")

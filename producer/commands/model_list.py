@@ -48,7 +48,14 @@ def as_entries(models: Sequence[Listed]) -> list[dict[str, object]]:
 
 def as_table(models: Sequence[Listed]) -> Table:
     """The models as a table."""
-    table = Table(caption=_caption(models), caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        caption=_caption(models),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+        pad_edge=False,
+    )
     splits = dict.fromkeys(split for model in models for split in model.card.figures.scores)
     table.add_column("model", overflow="fold")
     table.add_column("here", no_wrap=True)

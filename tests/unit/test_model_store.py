@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.card import Card, Figures, Footprint, Latency, Score, write_card
+from model.card import Card, Figures, Footprint, Latency, Score, write_card, write_figures
 from model.catalogue import CATALOGUE, SHIPPED, ModelSpec, find, known, shipped
 from model.store import ModelStore
 from pipeline.errors import SetupError
@@ -217,6 +217,21 @@ def test_figures_are_kept_and_renewed(tmp_path: Path, package: Path) -> None:
         assert figures.data == "some set"
         assert set(figures.latencies) == {fast, gpu}
     assert dict(shipped(package)["own-1"].figures.scores) == {"photo": SCORE}
+
+
+def test_figures_that_ship_stand_until_this_machine_has_its_own(tmp_path: Path, package: Path) -> None:
+    known_spec = CATALOGUE["u2netp"]
+    shipped_latency, own_latency = (Latency(ms, SIZE, "onnxruntime", where) for ms, where in ((9.0, "a"), (8.0, "b")))
+    figures = Figures({"photo": SCORE}, "shipped set", (shipped_latency,))
+    (package / "u2netp.figures.json").write_bytes(write_figures(known_spec.weights, figures))
+    assert dict(known(package)["u2netp"].figures.scores) == {"photo": SCORE}
+    assert set(shipped(package)) == {"own-1"}
+    store = ModelStore(tmp_path / "home", package)
+    store.install(known_spec, b"weights")
+    assert store.card("u2netp").figures == figures
+    store.record("u2netp", Figures({"studio": SCORE}, "own set", (own_latency,)))
+    assert store.card("u2netp").figures.data == "own set"
+    assert set(store.card("u2netp").figures.latencies) == {shipped_latency, own_latency}
 
 
 def test_figures_of_other_weights_do_not_count(tmp_path: Path) -> None:
