@@ -18,6 +18,8 @@ _LIBRARIES = (
     "onnxruntime",
     "simplejpeg",
     "isal",
+    "pillow",
+    "numba",
 )
 
 

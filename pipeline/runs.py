@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Self
 
 from pipeline.ids import ETag, ItemId, Key, Location, RunId
+from pipeline.recipe_text import parse_recipe
 
-PIXEL_PATH = 1
+PIXEL_PATH = 2
 """Raise it whenever the same source, model and recipe give other pixels than before."""
 
 FINGERPRINT = "mattemill-fingerprint"
@@ -37,7 +38,7 @@ class RunSpec:
         target_prefix: what all output keys begin with.
         model: name of the model.
         weights: sha256 of its weights.
-        recipe: what the cutout is; "png" is the only one yet.
+        recipe: what the cutout is, as text; `pipeline.recipe_text` reads it.
         priority: `HIGH` or `NORMAL`.
         force: make outputs again that are already right.
         chunk: keys in one message; 0 lets the feeder choose.
@@ -82,9 +83,9 @@ class RunSpec:
         return Location(self.target_bucket, f"{self.target_prefix}_mattemill/{self.run}/")
 
     def output_key(self, key: Key) -> Key:
-        """The output's key: the target prefix, the source's folders below the source prefix, `{stem}.png`."""
+        """The output's key: the target prefix, the source's folders below the source prefix, the recipe's name."""
         relative = key[len(self._folder) :] if key.startswith(self._folder) else posixpath.basename(key)
-        return Key(self.target_prefix + posixpath.splitext(relative)[0] + ".png")
+        return Key(self.target_prefix + parse_recipe(self.recipe).output_name(relative))
 
     @property
     def _folder(self) -> str:

@@ -2,7 +2,7 @@
 
 import posixpath
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -11,6 +11,8 @@ from model.store import ModelStore
 from pipeline.errors import Code, ItemError, MattemillError, SetupError
 from pipeline.ids import ETag, Key, Location, RunId
 from pipeline.ledger import Counts, Ledger, Listing, check, connect, failure_row
+from pipeline.recipe import Recipe
+from pipeline.recipe_text import recipe_of, recipe_text
 from pipeline.runs import FINGERPRINT, HIGH, NORMAL, Item, RunSpec, is_image_name, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
@@ -18,6 +20,9 @@ from pipeline.storage import Listed, ObjectStore
 
 _PAGE = 500
 _HEADS = 16
+
+AnyRecipe = Recipe | str | Mapping[str, object] | None
+"""A recipe, its text, or its parts by name; None is a transparent PNG."""
 
 
 class StallError(MattemillError):
@@ -148,18 +153,32 @@ class Producer:
         return [Run(id, self._ledger, self._settings) for id in self._ledger.runs()]
 
     def sweep(
-        self, source: str, to: str, *, model: str | None = None, force: bool = False, priority: int = NORMAL
+        self,
+        source: str,
+        to: str,
+        *,
+        recipe: AnyRecipe = None,
+        model: str | None = None,
+        force: bool = False,
+        priority: int = NORMAL,
     ) -> Run:
         """List a prefix and enqueue every image of it that is not already right.
 
         Raises:
-            SetupError: wrong address, bucket, credentials; unreachable servers.
+            SetupError: wrong address, bucket, credentials, recipe; unreachable servers.
         """
-        spec = self._open(_parse(source), _parse(to), model, force, priority)
+        spec = self._open(_parse(source), _parse(to), recipe_of(recipe), model, force, priority)
         return self._list(spec, self._listed(spec))
 
     def enqueue(
-        self, keys: Iterable[str], to: str, *, model: str | None = None, force: bool = False, priority: int = HIGH
+        self,
+        keys: Iterable[str],
+        to: str,
+        *,
+        recipe: AnyRecipe = None,
+        model: str | None = None,
+        force: bool = False,
+        priority: int = HIGH,
     ) -> Run:
         """Enqueue images by their addresses (s3://bucket/key), all of one bucket.
 
@@ -171,10 +190,12 @@ class Producer:
             raise SetupError("One run takes one or more images of one bucket.", "enqueue each bucket on its own")
         folder = posixpath.commonpath([posixpath.dirname("/" + place.key) for place in places]).strip("/")
         source = Location(places[0].bucket, f"{folder}/" if folder else "")
-        spec = self._open(source, _parse(to), model, force, priority)
+        spec = self._open(source, _parse(to), recipe_of(recipe), model, force, priority)
         return self._list(spec, self._heads(spec, [Key(place.key) for place in places]))
 
-    def _open(self, source: Location, target: Location, model: str | None, force: bool, priority: int) -> RunSpec:
+    def _open(
+        self, source: Location, target: Location, recipe: Recipe, model: str | None, force: bool, priority: int
+    ) -> RunSpec:
         network = _model(self._settings, model or self._settings.model)
         check(self._ledger.client, self._settings)
         for bucket in (source.bucket, target.bucket):
@@ -188,11 +209,22 @@ class Producer:
             network.name,
             network.weights,
             tuple(str(size) for size in network.size_buckets),
+            recipe=recipe_text(self._pinned(recipe, source.bucket)),
             priority=priority,
             force=force,
         )
         self._ledger.create(spec)
         return spec
+
+    def _pinned(self, recipe: Recipe, source_bucket: str) -> Recipe:
+        """Hold a background image to what it is now, so that another one makes other cutouts."""
+        place = recipe.background_image(source_bucket)
+        if place is None or recipe.background_etag:
+            return recipe
+        head = self._store.head(place.bucket, Key(place.key))
+        if head is None:
+            raise SetupError(f"Recipe: there is no background image {place}.", "look for a typing mistake in its key")
+        return recipe.pinned(head.etag)
 
     def _listed(self, spec: RunSpec) -> Iterator[Listed | tuple[Key, ItemError]]:
         token = None

@@ -1,20 +1,29 @@
-"""The CPU stage of one image: full-size pixels, refined alpha, PNG, atomic upload."""
+"""The CPU stage of one image: full-size pixels, refined alpha, the recipe, atomic upload."""
 
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
 
 from model.codecs.alpha import PackedAlpha
 from model.codecs.decode import decode
-from model.codecs.png import encode_png
+from model.cutout import Cutout
+from model.cutout import make_cutout as cutout_of
 from model.engines.fake import FAKE
-from model.postprocess import cut_out, refine
-from pipeline.errors import Code, TransientError
-from pipeline.runs import FINGERPRINT, Item, RunSpec
+from pipeline.errors import Code, ItemError, TransientError
+from pipeline.ids import ETag, Key, Location
+from pipeline.recipe import Recipe
+from pipeline.recipe_text import parse_recipe
+from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore, PreconditionFailedError
 
-_UPLOAD_TRIES = 3
+_UPLOAD_TRIES = 4
+_FIRST_PAUSE = 0.25
 
 
 def make_cutout(
@@ -28,6 +37,7 @@ def make_cutout(
     Raises:
         ItemError: what is wrong with this image or its upload.
     """
+    recipe = parse_recipe(spec.recipe)
     milliseconds = dict(packed.milliseconds)
 
     @contextmanager
@@ -38,60 +48,114 @@ def make_cutout(
 
     with stage("fetch again"):
         body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
-    with stage("decode full"):
-        picture = decode(body, max_megapixels=settings.max_megapixels)
-    with stage("refine"):
-        rgba = cut_out(picture.rgb, refine(packed.alpha, picture.rgb))
-    with stage("encode"):
-        png = encode_png(rgba)
+        background = _background.of(store, settings, spec, recipe)
+    cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage)
     with stage("upload"):
-        upload(store, spec, item, png, fake=packed.engine.startswith(FAKE))
-    return {
+        upload(store, spec, item, cutout, packed.engine)
+    row: dict[str, object] = {
         "key": item.key,
         "outcome": "done",
         "output": spec.output_key(item.key),
         "bytes": item.bytes,
-        "output_bytes": len(png),
-        "width": picture.full_width,
-        "height": picture.full_height,
+        "output_bytes": len(cutout.body),
+        "width": cutout.photo_width,
+        "height": cutout.photo_height,
         "ms": milliseconds,
         "engine": packed.engine,
         "model": spec.model,
     }
+    if cutout.suspects:
+        row["suspects"] = list(cutout.suspects)
+    if cutout.own_alpha:
+        row["own_alpha"] = True
+    return row
 
 
-def upload(store: ObjectStore, spec: RunSpec, item: Item, png: bytes, *, fake: bool = False) -> None:
+def upload(
+    store: ObjectStore,
+    spec: RunSpec,
+    item: Item,
+    cutout: Cutout,
+    engine: str,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Write the output so that two who do it at once do no harm.
 
-    Args:
-        store: where to.
-        spec: the run.
-        item: what the output was made from.
-        png: the output.
-        fake: no network has seen the image: the output never counts as right.
+    The store is looked at before every try: after one that broke off nobody knows whether it was written.
 
     Raises:
-        TransientError: when the output keeps changing under our hands.
+        PermanentError: when the store refuses.
+        TransientError: when it could not be written in four tries, or keeps changing under our hands.
     """
-    key, fingerprint = spec.output_key(item.key), spec.fingerprint(item.etag, item.bytes)
-    if fake:
-        fingerprint = f"{FAKE} {fingerprint}"
-    metadata: Mapping[str, str] = {FINGERPRINT: fingerprint}
-    for _ in range(_UPLOAD_TRIES):
-        there = store.head(spec.target_bucket, key)
-        if there is not None and there.metadata.get(FINGERPRINT) == fingerprint and not spec.force:
-            return
+    recipe, key = parse_recipe(spec.recipe), spec.output_key(item.key)
+    metadata = stamp(spec, item, cutout, engine)
+    last = TransientError(Code.UPLOAD_FAILED, "the output changed each time before it could be written")
+    for tried in range(_UPLOAD_TRIES):
+        if tried:
+            sleep(_FIRST_PAUSE * 2 ** (tried - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - to spread the load
         try:
+            there = store.head(spec.target_bucket, key)
+            # With `force` the first look does not count, but what another try has written meanwhile does.
+            right = there is not None and there.metadata.get(FINGERPRINT) == metadata[FINGERPRINT]
+            if right and (tried or not spec.force):
+                return
             store.put(
                 spec.target_bucket,
                 key,
-                png,
-                content_type="image/png",
+                cutout.body,
+                content_type=recipe.content_type,
                 metadata=metadata,
                 if_match=there.etag if there is not None else None,
                 if_none_match=there is None,
             )
         except PreconditionFailedError:
             continue
+        except TransientError as error:
+            last = error
+            continue
         return
-    raise TransientError(Code.UPLOAD_FAILED, "The output changed each time before it could be written.")
+    raise last
+
+
+def stamp(spec: RunSpec, item: Item, cutout: Cutout, engine: str) -> dict[str, str]:
+    """The metadata of an output: its fingerprint, and in words what it was made from.
+
+    What a fake engine made gets a fingerprint that nothing else has, so it never counts as already right.
+    """
+    fingerprint = spec.fingerprint(item.etag, item.bytes)
+    return {
+        FINGERPRINT: f"{FAKE} {fingerprint}" if engine.startswith(FAKE) else fingerprint,
+        "mattemill-source-etag": quote(item.etag),
+        "mattemill-model": quote(f"{spec.model}@{spec.weights[:16]}", safe="@/"),
+        "mattemill-pixel-path": str(PIXEL_PATH),
+        "mattemill-recipe": quote(spec.recipe, safe="=,#{}%/: "),
+        "mattemill-size": f"{cutout.width}x{cutout.height}",
+    }
+
+
+class _Background:
+    """The background image of the last run that had one, decoded: all images of a run have the same."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Location, ETag, npt.NDArray[np.uint8]] | None = None
+
+    def of(self, store: ObjectStore, settings: Settings, spec: RunSpec, recipe: Recipe) -> npt.NDArray[np.uint8] | None:
+        """The pixels, uint8 [h, w, 3], without any transparency that the image has; None where there is none.
+
+        Raises:
+            ItemError: when it cannot be had or read.
+        """
+        place, etag = recipe.background_image(spec.source_bucket), ETag(recipe.background_etag)
+        if place is None:
+            return None
+        if self._kept is None or self._kept[:2] != (place, etag):
+            try:
+                fetched = store.get(place.bucket, Key(place.key), etag=etag or None, max_bytes=settings.max_bytes)
+                picture = decode(fetched.body, max_megapixels=settings.max_megapixels)
+            except ItemError as error:
+                raise type(error)(error.code, f"the background image {place}: {error.reason}") from error
+            self._kept = (place, etag, picture.rgb)
+        return self._kept[2]
+
+
+_background = _Background()

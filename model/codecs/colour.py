@@ -48,6 +48,11 @@ def to_srgb(pixels: npt.NDArray[np.uint8], icc: bytes | None) -> npt.NDArray[np.
     return out
 
 
+def is_rgb(pixels: npt.NDArray[np.uint8], icc: bytes | None) -> bool:
+    """Whether pixels and a readable profile are both RGB, so that the one can be kept with the other."""
+    return pixels.shape[2:] == (3,) and icc is not None and _transform(icc)[0] == "RGB"
+
+
 @lru_cache(maxsize=32)
 def _transform(icc: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
     """The Pillow mode a profile is for and its transform to sRGB; None: it is broken or changes nothing."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.codecs.colour import to_srgb
+from model.codecs.colour import is_rgb, to_srgb
 from model.codecs.jpeg import decode_jpeg
 from model.codecs.png import verify_png
 from model.codecs.probe import PLUGINS, Header, check, orientation_of, probe
@@ -25,19 +25,23 @@ class Picture:
     """A decoded image, turned upright, in sRGB.
 
     Attributes:
-        rgb: uint8 [h, w, 3], C-contiguous, straight (not multiplied by alpha).
+        rgb: uint8 [h, w, 3], C-contiguous, straight (not multiplied by alpha); white where alpha is 0.
         alpha: uint8 [h, w], C-contiguous; None when the image is opaque.
         full_height: pixels of the whole image, upright; `rgb` is smaller when a reduced scale was decoded.
         full_width: likewise.
+        icc: the profile that `rgb` is in; None is sRGB.
     """
 
     rgb: npt.NDArray[np.uint8]
     alpha: npt.NDArray[np.uint8] | None
     full_height: int
     full_width: int
+    icc: bytes | None = None
 
 
-def decode(data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None = None) -> Picture:
+def decode(
+    data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None = None, own_colours: bool = False
+) -> Picture:
     """Decode the first picture of a file.
 
     Strict means: every checksum a format has is checked and missing data is an error. What no format can tell
@@ -49,6 +53,7 @@ def decode(data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None
         at_least: (height, width) of the upright picture that suffices. A JPEG is then decoded at 1/2, 1/4 or
             1/8 scale when the result is still no smaller; other formats decode in full. Ask for twice the
             target and shrink by area: 48.8 dB against the full decode.
+        own_colours: leave RGB in the colours of its own profile. CMYK and grey become sRGB all the same.
 
     Raises:
         PermanentError: EMPTY_OBJECT, NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged) or
@@ -59,10 +64,10 @@ def decode(data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None
     check(header, max_megapixels)
     try:
         if header.format == "JPEG":
-            return _decode_jpeg(data, header, at_least)
+            return _decode_jpeg(data, header, at_least, own_colours)
         if header.format == "PNG":
             verify_png(data)
-        return _decode_with_pillow(data, header)
+        return _decode_with_pillow(data, header, own_colours)
     except PermanentError:
         raise
     except Exception as error:
@@ -98,18 +103,19 @@ def turn(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint
     return np.ascontiguousarray(turned, np.uint8)
 
 
-def _decode_jpeg(data: bytes, header: Header, at_least: tuple[int, int] | None) -> Picture:
+def _decode_jpeg(data: bytes, header: Header, at_least: tuple[int, int] | None, own_colours: bool) -> Picture:
     sideways = header.orientation >= 5
     stored = (at_least[1], at_least[0]) if at_least is not None and sideways else at_least
     pixels, height, width = decode_jpeg(data, stored)
     with PLUGINS["JPEG"](io.BytesIO(data)) as image:
         icc = image.info.get("icc_profile")
-    rgb = turn(to_srgb(pixels, icc), header.orientation)
+    kept = icc if own_colours and is_rgb(pixels, icc) else None
+    rgb = turn(pixels if kept else to_srgb(pixels, icc), header.orientation)
     full_height, full_width = (width, height) if sideways else (height, width)
-    return Picture(rgb, None, full_height, full_width)
+    return Picture(rgb, None, full_height, full_width, kept)
 
 
-def _decode_with_pillow(data: bytes, header: Header) -> Picture:
+def _decode_with_pillow(data: bytes, header: Header, own_colours: bool) -> Picture:
     with PLUGINS[header.format](io.BytesIO(data)) as image, warnings.catch_warnings():
         # Only TIFF asks here; check() has looked at the size already.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -119,11 +125,15 @@ def _decode_with_pillow(data: bytes, header: Header) -> Picture:
         # Pillow turns TIFF by itself while loading, and then reports orientation 1.
         orientation = orientation_of(image)
         pixels, alpha = _planes(image, inverted)
-    rgb = turn(to_srgb(pixels, icc), orientation)
+    kept = icc if own_colours and is_rgb(pixels, icc) else None
+    rgb = turn(pixels if kept else to_srgb(pixels, icc), orientation)
     if alpha is not None:
         alpha = None if alpha.min() == 255 else turn(alpha, orientation)
+    if alpha is not None:
+        # What lies hidden under transparency is anything from black to an older version of the picture.
+        np.copyto(rgb, 255, where=(alpha == 0)[:, :, None])
     height, width = rgb.shape[:2]
-    return Picture(rgb, alpha, height, width)
+    return Picture(rgb, alpha, height, width, kept)
 
 
 def _planes(image: Image.Image, inverted: bool) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8] | None]:

@@ -12,47 +12,82 @@ from pipeline.errors import Code, PermanentError
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES: Final = 1 << 20
 _FILTER_UP: Final = 2
-_GRAY: Final = 0
-_RGBA: Final = 6
+_COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 
 
-def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
-    """Encode an RGBA picture or one gray plane as PNG, without loss.
+class PngWriter:
+    """Encodes a picture as PNG without loss, some rows at a time, so that it need never be in memory as a whole.
 
-    ISA-L's deflate level 1 over rows filtered with "Up": a quarter of the CPU time of `cv2.imencode` at its
-    default and no larger. Works in strips of a megabyte, so that the extra memory is the compressed size.
+    ISA-L's deflate level 1 over rows filtered with "Up": a quarter of the CPU time of `cv2.imencode` at its default
+    and no larger.
 
     Args:
-        image: uint8 [h, w, 4] RGBA or [h, w] gray; copied once when it is not C-contiguous.
+        height: pixels.
+        width: pixels.
+        channels: 1 is grey, 3 RGB, 4 RGBA.
+        exif: the TIFF part of EXIF data; left out when empty.
+        icc: an ICC profile; left out when empty.
+
+    Raises:
+        ValueError: for another number of channels, or no pixels.
+    """
+
+    def __init__(self, height: int, width: int, channels: int, *, exif: bytes = b"", icc: bytes = b"") -> None:
+        if channels not in _COLOUR_TYPES or height < 1 or width < 1:
+            raise ValueError(
+                f"a PNG has sides of at least a pixel, of 1, 3 or 4 bytes; got {height}x{width}x{channels}"
+            )
+        self._left = height
+        self._deflate = isal_zlib.compressobj(1)
+        row_bytes = width * channels
+        self._filtered = np.empty((max(1, min(height, _STRIP_BYTES // row_bytes)), 1 + row_bytes), np.uint8)
+        self._filtered[:, 0] = _FILTER_UP
+        self._above = np.zeros(row_bytes, np.uint8)
+        header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+        self._parts = [SIGNATURE, *_chunk(b"IHDR", header)]
+        if icc:
+            self._parts += _chunk(b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc, 1))
+        if exif:
+            self._parts += _chunk(b"eXIf", exif)
+
+    def write(self, pixels: npt.NDArray[np.uint8]) -> None:
+        """Add rows: uint8 [n, width, channels] or, when grey, [n, width]; copied when they are not C-contiguous."""
+        rows = pixels.reshape(len(pixels), -1)
+        for top in range(0, len(rows), len(self._filtered)):
+            part = rows[top : top + len(self._filtered)]
+            strip = self._filtered[: len(part)]
+            np.subtract(part[0], self._above, out=strip[0, 1:])
+            np.subtract(part[1:], part[:-1], out=strip[1:, 1:])
+            self._above = part[-1].copy()  # the caller may use its rows again
+            if compressed := self._deflate.compress(strip.data):
+                self._parts += _chunk(b"IDAT", compressed)
+        self._left -= len(rows)
+
+    def finish(self) -> bytes:
+        """The file.
+
+        Raises:
+            ValueError: when rows are missing, or there were too many.
+        """
+        if self._left:
+            raise ValueError(f"the PNG still lacks {self._left} rows")
+        self._parts += _chunk(b"IDAT", self._deflate.flush())
+        self._parts += _chunk(b"IEND", b"")
+        return b"".join(self._parts)
+
+
+def encode_png(image: npt.NDArray[np.uint8], *, exif: bytes = b"", icc: bytes = b"") -> bytes:
+    """Encode a whole picture: uint8 [h, w] grey, [h, w, 3] RGB or [h, w, 4] RGBA. See `PngWriter`.
 
     Raises:
         ValueError: for another dtype or shape, or no pixels.
     """
-    if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or image.shape[2:] == (4,)):
-        raise ValueError(f"a PNG is made of uint8 [h, w] or [h, w, 4]; got {image.dtype} {image.shape}")
-    height, width = image.shape[:2]
-    rows = image.reshape(height, -1)
-    row_bytes = rows.shape[1]
-    strip_rows = max(1, min(height, _STRIP_BYTES // row_bytes))
-    filtered = np.empty((strip_rows, 1 + row_bytes), np.uint8)
-    filtered[:, 0] = _FILTER_UP
-
-    color_type = _GRAY if image.ndim == 2 else _RGBA
-    parts = [SIGNATURE, *_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0))]
-    deflate = isal_zlib.compressobj(1)
-    for top in range(0, height, strip_rows):
-        strip = filtered[: min(strip_rows, height - top)]
-        bottom = top + len(strip)
-        if top == 0:
-            strip[0, 1:] = rows[0]
-            np.subtract(rows[1:bottom], rows[: bottom - 1], out=strip[1:, 1:])
-        else:
-            np.subtract(rows[top:bottom], rows[top - 1 : bottom - 1], out=strip[:, 1:])
-        if compressed := deflate.compress(strip.data):
-            parts += _chunk(b"IDAT", compressed)
-    parts += _chunk(b"IDAT", deflate.flush())
-    parts += _chunk(b"IEND", b"")
-    return b"".join(parts)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise ValueError(f"a PNG is made of uint8 [h, w] or [h, w, 3 or 4]; got {image.dtype} {list(image.shape)}")
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    writer = PngWriter(image.shape[0], image.shape[1], channels, exif=exif, icc=icc)
+    writer.write(image)
+    return writer.finish()
 
 
 def verify_png(data: bytes) -> None:

@@ -105,3 +105,49 @@ def test_a_wrong_address_bucket_or_model_is_named(producer: Producer, photos: st
         producer.sweep("s3://no-such-bucket-here/", f"s3://{photos}/cut/")
     with pytest.raises(SetupError, match="no model named"):
         producer.sweep(f"s3://{photos}/", f"s3://{photos}/cut/", model="nope")
+
+
+def test_a_recipe_names_the_outputs_and_is_part_of_what_is_right(
+    producer: Producer, s3_client: "S3Client", photos: str
+) -> None:
+    put(s3_client, photos, "in/a.jpg")
+    run = producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", recipe="webp=90,name={stem}-{ext}.webp")
+    spec = Ledger(connect(producer._settings), producer._settings).spec(run.id)
+    assert spec.output_key(Key("in/a.jpg")) == "out/a-jpg.webp"
+    right = spec.fingerprint(ETag(s3_client.head_object(Bucket=photos, Key="in/a.jpg")["ETag"].strip('"')), 1)
+    s3_client.put_object(Bucket=photos, Key="out/a-jpg.webp", Body=b"y", Metadata={FINGERPRINT: right})
+    for recipe, skipped in (
+        ({"webp": 90, "name": "{stem}-{ext}.webp"}, 1),
+        ("webp=80,name={stem}-{ext}.webp", 0),
+    ):
+        run = producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", recipe=recipe)
+        assert run.counts().skipped == skipped
+
+
+def test_a_name_with_the_extension_keeps_two_sources_apart(
+    producer: Producer, s3_client: "S3Client", photos: str
+) -> None:
+    put(s3_client, photos, "in/a.jpg", "in/a.webp")
+    run = producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", recipe="name={stem}-{ext}.png")
+    assert run.counts().failed == 0
+
+
+def test_a_background_image_is_held_to_what_it_is_now(producer: Producer, s3_client: "S3Client", photos: str) -> None:
+    put(s3_client, photos, "in/a.jpg")
+    recipe = "background=walls/oak.jpg"
+    with pytest.raises(SetupError, match="no background image"):
+        producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", recipe=recipe)
+    ledger = Ledger(connect(producer._settings), producer._settings)
+    prints = set()
+    for body in (b"1", b"2"):
+        s3_client.put_object(Bucket=photos, Key="walls/oak.jpg", Body=body)
+        run = producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", recipe=recipe)
+        prints.add(ledger.spec(run.id).fingerprint(ETag("e"), 1))
+    assert len(prints) == 2
+
+
+def test_a_recipe_that_cannot_be_starts_no_run(producer: Producer, photos: str) -> None:
+    before = len(producer.runs())
+    with pytest.raises(SetupError, match="jpeg has no transparency"):
+        producer.enqueue([f"s3://{photos}/a.jpg"], f"s3://{photos}/out/", recipe="jpeg")
+    assert len(producer.runs()) == before

@@ -50,6 +50,12 @@ def reference(data: bytes, mode: str = "RGB") -> UInt8:
         return np.asarray(ImageOps.exif_transpose(image).convert(mode))
 
 
+def assert_visible_equal(picture: Picture, rgb: UInt8) -> None:
+    """What is fully transparent is white, whatever the file hides there."""
+    expected = rgb if picture.alpha is None else np.where(picture.alpha[:, :, None] == 0, np.uint8(255), rgb)
+    np.testing.assert_array_equal(picture.rgb, expected)
+
+
 def assert_close(one: UInt8, other: UInt8, levels: int) -> None:
     assert one.shape == other.shape
     assert np.abs(one.astype(np.int16) - other).max() <= levels
@@ -266,7 +272,8 @@ def test_lossless_formats_are_exact(format: str, options: dict[str, object], mod
         pytest.skip(f"Pillow writes no {mode} as {format}")
     picture = decoded(data)
     with Image.open(io.BytesIO(data)) as opened:
-        np.testing.assert_array_equal(picture.rgb, np.asarray(opened.convert("RGBA").convert("RGB")))
+        expected = np.asarray(opened.convert("RGBA").convert("RGB"))
+    assert_visible_equal(picture, expected)
     if mode in ("RGBA", "LA") and format != "BMP":
         np.testing.assert_array_equal(picture.alpha, alpha)
     elif mode not in ("RGBA", "LA"):
@@ -282,7 +289,7 @@ def test_every_format_is_turned_upright(format: str, orientation: int, mode: str
     image = Image.fromarray(photo(41, 67, 4)).convert(mode)
     data = saved(image, format, exif=exif, **({"lossless": True, "exact": True} if format == "WebP" else {}))
     picture = decoded(data)
-    np.testing.assert_array_equal(picture.rgb, reference(data, mode)[:, :, :3])
+    assert_visible_equal(picture, reference(data, mode)[:, :, :3])
     if mode == "RGBA":
         np.testing.assert_array_equal(picture.alpha, reference(data, mode)[:, :, 3])
 
@@ -320,7 +327,7 @@ def test_sixteen_bits_are_scaled_not_clipped(format: str) -> None:
 
 def test_sixteen_bit_rgb_and_rgba_png() -> None:
     for channels in (3, 4):
-        levels = (photo(30, 40, channels).astype(np.uint16) * 257) ^ 3
+        levels = (np.maximum(photo(30, 40, channels), 1).astype(np.uint16) * 257) ^ 3
         ok, data = cv2.imencode(".png", levels)
         assert ok
         picture = decoded(data.tobytes())
@@ -424,3 +431,20 @@ def test_too_little_memory_is_an_answer_not_a_crash() -> None:
 @pytest.mark.parametrize("make", [lambda: b"", lambda: b"no picture at all, just words"])
 def test_what_probe_refuses_decode_refuses(make: Callable[[], bytes]) -> None:
     assert refusal(make()) in (Code.EMPTY_OBJECT, Code.NOT_AN_IMAGE)
+
+
+def test_own_colours_come_with_their_profile() -> None:
+    pixels, icc = photo(60, 80), profile(1.0)
+    data = saved(Image.fromarray(pixels), "PNG", icc_profile=icc)
+    kept = decode(data, max_megapixels=50, own_colours=True)
+    np.testing.assert_array_equal(kept.rgb, pixels)
+    assert kept.icc == icc
+    assert decoded(data).icc is None
+
+
+def test_own_colours_that_are_not_rgb_become_srgb() -> None:
+    for mode, space in (("L", "GRAY"), ("CMYK", "CMYK")):
+        data = saved(Image.fromarray(photo(60, 80)).convert(mode), "JPEG", icc_profile=profile(1.0, space))
+        picture = decode(data, max_megapixels=50, own_colours=True)
+        assert picture.icc is None
+        np.testing.assert_array_equal(picture.rgb, decoded(data).rgb)

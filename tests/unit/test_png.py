@@ -8,20 +8,22 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
-from model.codecs.png import encode_png, verify_png
+from model.codecs.png import PngWriter, encode_png, verify_png
 from pipeline.errors import Code, PermanentError
 
 
 def assert_exact(image: npt.NDArray[np.uint8]) -> None:
     data = encode_png(image)
     with Image.open(io.BytesIO(data)) as opened:
-        assert opened.mode == ("L" if image.ndim == 2 else "RGBA")
+        assert opened.mode == ("L" if image.ndim == 2 else {3: "RGB", 4: "RGBA"}[image.shape[2]])
         np.testing.assert_array_equal(np.asarray(opened), image)
     by_cv2 = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert by_cv2 is not None
-    np.testing.assert_array_equal(by_cv2 if image.ndim == 2 else cv2.cvtColor(by_cv2, cv2.COLOR_BGRA2RGBA), image)
+    if image.ndim == 3:
+        by_cv2 = by_cv2[:, :, [2, 1, 0, 3][: image.shape[2]]]
+    np.testing.assert_array_equal(by_cv2, image)
     verify_png(data)
 
 
@@ -29,13 +31,13 @@ def assert_exact(image: npt.NDArray[np.uint8]) -> None:
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
-    gray=st.booleans(),
+    channels=st.sampled_from([1, 3, 4]),
     smooth=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_decodes_to_the_same_pixels(height: int, width: int, gray: bool, smooth: bool, seed: int) -> None:
+def test_decodes_to_the_same_pixels(height: int, width: int, channels: int, smooth: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
-    shape = (height, width) if gray else (height, width, 4)
+    shape = (height, width) if channels == 1 else (height, width, channels)
     image = random.integers(0, 256, shape, dtype=np.uint8)
     assert_exact(image // 64 * 64 if smooth else image)
 
@@ -53,7 +55,7 @@ def test_an_array_that_is_not_contiguous() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
         np.zeros((4, 4), np.uint16),
         np.zeros((0, 4), np.uint8),
         np.zeros((4,), np.uint8),
@@ -61,8 +63,40 @@ def test_an_array_that_is_not_contiguous() -> None:
     ],
 )
 def test_refuses_what_is_no_picture(image: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(ValueError, match="a PNG"):
         encode_png(image)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=6), st.integers(1, 700))
+def test_rows_may_come_in_any_pieces(pieces: list[int], width: int) -> None:
+    image = np.random.default_rng(3).integers(0, 40, (sum(pieces), width, 4), dtype=np.uint8)
+    writer = PngWriter(*image.shape)
+    buffer = np.empty_like(image)
+    for top, count in zip(np.cumsum([0, *pieces]), pieces, strict=False):
+        buffer[:count] = image[top : top + count]  # the same memory each time, as the cutout does it
+        writer.write(buffer[:count])
+    with Image.open(io.BytesIO(writer.finish())) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), image)
+
+
+def test_too_few_and_too_many_rows() -> None:
+    for rows in (1, 3):
+        writer = PngWriter(2, 5, 4)
+        writer.write(np.zeros((rows, 5, 4), np.uint8))
+        with pytest.raises(ValueError, match="rows"):
+            writer.finish()
+
+
+def test_exif_and_profile_are_found_again() -> None:
+    exif = Image.Exif()
+    exif[0x8298] = "somebody"
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    data = encode_png(np.zeros((3, 4, 4), np.uint8), exif=exif.tobytes().removeprefix(b"Exif\0\0"), icc=icc)
+    verify_png(data)
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.info["icc_profile"] == icc
+        assert opened.getexif()[0x8298] == "somebody"
 
 
 def test_every_changed_byte_is_noticed() -> None:

@@ -1,0 +1,288 @@
+"""From a photo and the model's alpha to the bytes of the cutout, as a recipe says."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from model.codecs.decode import Picture, decode
+from model.codecs.lossy import encode_jpeg, encode_webp
+from model.codecs.metadata import exif_of
+from model.codecs.png import PngWriter, encode_png
+from model.codecs.probe import probe
+from model.compiled import compiled
+from model.foreground import cut_out, estimate
+from model.refine import refine
+from model.shrink import shrink
+from model.subject import Box, framed, subject_box, suspects, tightened
+from pipeline.errors import Code, PermanentError
+from pipeline.recipe import LONGEST_SIDE, Recipe
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+_STRIP: Final = 32
+_ALREADY_CUT: Final = 0.1
+_UNLIMITED: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Cutout:
+    """A finished output.
+
+    Attributes:
+        body: the file.
+        height: pixels.
+        width: pixels.
+        photo_height: pixels of the photo, upright.
+        photo_width: likewise.
+        suspects: what is suspicious about the matte; see `model.subject.suspects`.
+        own_alpha: whether the photo was cut out already, and its own alpha was used.
+    """
+
+    body: bytes
+    height: int
+    width: int
+    photo_height: int
+    photo_width: int
+    suspects: tuple[str, ...]
+    own_alpha: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Photo and alpha at the output's scale, with the part of them that the output shows.
+
+    Attributes:
+        rgb: uint8 [h, w, 3].
+        alpha: uint8 [h, w].
+        colours: of subject and background, for `cut_out`; None leaves the photo's.
+        box: what is shown; beyond the photo is nothing.
+    """
+
+    rgb: UInt8
+    alpha: UInt8
+    colours: Float32 | None
+    box: Box
+
+
+def open_photo(data: bytes, recipe: Recipe, alpha: UInt8, max_megapixels: int) -> Picture:
+    """Decode a photo as large as a recipe needs it.
+
+    Raises:
+        PermanentError: as `decode`.
+    """
+    needed = None
+    if recipe.max_side:
+        header = probe(data)
+        scale = _scale(recipe, alpha, header.height, header.width)
+        needed = (2 * round(header.height * scale), 2 * round(header.width * scale))
+    return decode(data, max_megapixels=max_megapixels, at_least=needed, own_colours=recipe.icc)
+
+
+def cut(picture: Picture, alpha: UInt8, recipe: Recipe) -> tuple[Cut, bool]:
+    """Refine the alpha, estimate the subject's colours, and find what the output shows.
+
+    A picture that is transparent in a tenth of its area or more counts as cut out already: its own alpha is taken,
+    and the model's is not. In any other, what is transparent stays so.
+
+    Args:
+        picture: the photo, as of `open_photo`.
+        alpha: uint8 [ch, cw], the model's answer, without letterbox padding.
+        recipe: what is wanted.
+
+    Returns:
+        The cut, and whether the picture's own alpha was taken.
+    """
+    own = picture.alpha
+    own_alone = own is not None and float((own < 128).mean()) >= _ALREADY_CUT
+    if own is not None and own_alone:
+        alpha = own
+    scale = _scale(recipe, alpha, picture.full_height, picture.full_width)
+    height = max(1, min(len(picture.rgb), round(picture.full_height * scale)))
+    width = max(1, min(picture.rgb.shape[1], round(picture.full_width * scale)))
+    rgb = shrink(picture.rgb, height, width)
+    fine = refine(alpha, rgb)
+    if own is not None and not own_alone:
+        fine = np.minimum(fine, refine(own, rgb))
+    # An alpha that came with the picture has had its colours cleaned, or never had a background.
+    colours = estimate(rgb, alpha) if recipe.despill and recipe.needs_colours and not own_alone else None
+    shown = Box(0, 0, height, width)
+    region = _region(alpha, height, width) if recipe.crop else None
+    if region is not None:
+        shown = framed(tightened(region, fine), recipe.margin, recipe.square, recipe.max_side or _UNLIMITED)
+    return Cut(rgb, fine, colours, shown), own_alone
+
+
+def render(made: Cut, recipe: Recipe, background: UInt8 | None = None, *, exif: bytes = b"", icc: bytes = b"") -> bytes:
+    """Encode a cut.
+
+    Args:
+        made: of `cut`.
+        recipe: what is wanted.
+        background: uint8 [bh, bw, 3] of any size, where the recipe names an image.
+        exif: the TIFF part of EXIF data to be kept.
+        icc: the profile that the colours are in; empty is sRGB.
+
+    Raises:
+        PermanentError: TOO_LARGE, when the format has no room for so many pixels.
+    """
+    height, width = made.box.height, made.box.width
+    limit = LONGEST_SIDE.get(recipe.format, _UNLIMITED)
+    if max(height, width) > limit:
+        raise PermanentError(
+            Code.TOO_LARGE,
+            f"a {recipe.format} has at most {limit} pixels in a side, the cutout {width} x {height};"
+            f" the recipe may say max-side={limit}",
+        )
+    if recipe.format == "alpha":
+        return encode_png(_shown(made.alpha, made.box))
+    strips = _rgba(made)
+    channels = 4
+    if recipe.background:
+        strips, channels = _on_background(strips, _canvas(recipe, background, height, width)), 3
+    if recipe.format == "png":
+        writer = PngWriter(height, width, channels, exif=exif, icc=icc)
+        for _, strip in strips:
+            writer.write(strip)
+        return writer.finish()
+    whole = np.empty((height, width, channels), np.uint8)
+    for top, strip in strips:
+        whole[top : top + len(strip)] = strip
+    encode = encode_jpeg if recipe.format == "jpeg" else encode_webp
+    return encode(whole, recipe.quality, exif=exif, icc=icc)
+
+
+def make_cutout(
+    data: bytes,
+    alpha: UInt8,
+    recipe: Recipe,
+    background: UInt8 | None,
+    max_megapixels: int,
+    stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Cutout:
+    """All of the above, for the bytes of a photo.
+
+    Args:
+        data: the photo's file.
+        alpha: uint8 [ch, cw], the model's answer, without letterbox padding.
+        recipe: what is wanted.
+        background: uint8 [bh, bw, 3] of any size, where the recipe names an image.
+        max_megapixels: largest photo.
+        stage: is entered with the name of each stage, to time it.
+
+    Raises:
+        PermanentError: as `open_photo` and `render`.
+    """
+    with stage("decode full"):
+        picture = open_photo(data, recipe, alpha, max_megapixels)
+    with stage("refine"):
+        made, own_alpha = cut(picture, alpha, recipe)
+    with stage("encode"):
+        height, width = made.box.height, made.box.width
+        exif = exif_of(data, probe(data).format, height, width) if recipe.metadata else b""
+        body = render(made, recipe, background, exif=exif, icc=picture.icc or b"")
+    found = suspects(made.alpha if own_alpha else alpha)
+    return Cutout(body, height, width, picture.full_height, picture.full_width, found, own_alpha)
+
+
+def warm_up() -> None:
+    """Compile every loop, so that no photo waits for it; some seconds the first time on a machine, then a moment."""
+    rgb = np.zeros((96, 96, 3), np.uint8)
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
+    made, _ = cut(Picture(rgb, None, 96, 96), ramp, Recipe())
+    render(made, Recipe())
+    render(made, Recipe(background="#ffffff"))
+    shrink(rgb, 16, 16)
+
+
+def _scale(recipe: Recipe, alpha: UInt8, height: int, width: int) -> float:
+    """How much smaller than the photo the output's scale is; at most 1."""
+    if not recipe.max_side:
+        return 1.0
+    longest = float(max(height, width))
+    region = _region(alpha, height, width) if recipe.crop else None
+    if region is not None:
+        longest = max(region.height, region.width) * (1 + 2 * recipe.margin / 100)
+    return min(1.0, recipe.max_side / longest)
+
+
+def _region(alpha: UInt8, height: int, width: int) -> Box | None:
+    """Where in a picture of this size the subject of a matte lies, a pixel of the matte more on each side."""
+    box = subject_box(alpha)
+    if box is None:
+        return None
+    rows, columns = alpha.shape
+    top, left = (box.top - 1) * height // rows, (box.left - 1) * width // columns
+    bottom, right = -((box.bottom + 1) * height // -rows), -((box.right + 1) * width // -columns)
+    return Box(max(top, 0), max(left, 0), min(bottom, height), min(right, width))
+
+
+def _shown(pixels: UInt8, box: Box) -> UInt8:
+    """The part of [h, w] or [h, w, n] that a box shows, zero beyond; `pixels` itself where that is all of it."""
+    height, width = pixels.shape[:2]
+    if (box.top, box.left, box.bottom, box.right) == (0, 0, height, width):
+        return pixels
+    out = np.zeros((box.height, box.width, *pixels.shape[2:]), np.uint8)
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.bottom, height), min(box.right, width)
+    if top < bottom and left < right:
+        out[top - box.top : bottom - box.top, left - box.left : right - box.left] = pixels[top:bottom, left:right]
+    return out
+
+
+def _rgba(made: Cut) -> Iterator[tuple[int, UInt8]]:
+    """The output's rows in strips: their first row and RGBA [n, w, 4], good until the next one is asked for."""
+    height, width = made.alpha.shape
+    buffer = np.empty((_STRIP, width, 4), np.uint8)
+    beyond = np.zeros((_STRIP, made.box.width, 4), np.uint8)
+    for top in range(made.box.top, made.box.bottom, _STRIP):
+        bottom = min(top + _STRIP, made.box.bottom)
+        rows = slice(max(top, 0), min(bottom, height))
+        if rows.start >= rows.stop:
+            yield top - made.box.top, beyond[: bottom - top]
+            continue
+        strip = buffer[: rows.stop - rows.start]
+        cut_out(made.rgb, made.alpha, made.colours, rows, strip)
+        seen = Box(top - rows.start, made.box.left, bottom - rows.start, made.box.right)
+        yield top - made.box.top, _shown(strip, seen)
+
+
+def _canvas(recipe: Recipe, background: UInt8 | None, height: int, width: int) -> UInt8:
+    """The background: [1, 1, 3] of a colour, or the middle of an image that covers [height, width, 3]."""
+    if recipe.has_colour:
+        return np.frombuffer(bytes.fromhex(recipe.background[1:]), np.uint8).reshape(1, 1, 3)
+    if background is None:
+        raise ValueError("this recipe needs a background image")
+    scale = max(height / len(background), width / background.shape[1])
+    size = max(width, round(background.shape[1] * scale)), max(height, round(len(background) * scale))
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    covering = cv2.resize(background, size, interpolation=way).astype(np.uint8, copy=False)
+    top, left = (size[1] - height) // 2, (size[0] - width) // 2
+    return np.ascontiguousarray(covering[top : top + height, left : left + width])
+
+
+def _on_background(strips: Iterator[tuple[int, UInt8]], canvas: UInt8) -> Iterator[tuple[int, UInt8]]:
+    """The same strips as RGB [n, w, 3] on a canvas."""
+    for top, strip in strips:
+        rows, width = strip.shape[:2]
+        behind = np.tile(canvas, (rows, width, 1)) if canvas.size == 3 else canvas[top : top + rows]
+        out = np.empty((rows, width, 3), np.uint8)
+        _compose(np.ascontiguousarray(strip), np.ascontiguousarray(behind), out)
+        yield top, out
+
+
+@compiled
+def _compose(rgba: UInt8, behind: UInt8, out: UInt8) -> None:
+    """Lay RGBA [n, w, 4] on RGB [n, w, 3], rounded to the nearest level."""
+    height, width = rgba.shape[:2]
+    for y in range(height):
+        for x in range(width):
+            share = np.uint32(rgba[y, x, 3])
+            for k in range(3):
+                level = share * rgba[y, x, k] + (np.uint32(255) - share) * behind[y, x, k]
+                out[y, x, k] = np.uint8((level + np.uint32(127)) // np.uint32(255))
