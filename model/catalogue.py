@@ -13,7 +13,7 @@ from pipeline.ids import SizeBucket
 __all__ = ["CATALOGUE", "CONTRACT", "SHIPPED", "ModelSpec", "find", "known", "shipped"]
 
 SHIPPED = Path(__file__).parent / "weights"
-"""Package data. Of a model that ships: NAME.onnx, its card NAME.json, NAME.safetensors for whoever trains or exports on.
+"""Package data. Of a model that ships: NAME.onnx, its card NAME.json, and NAME.safetensors to train or export on.
 Of any known model: NAME.figures.json, what was measured of it, as `mattemill model evaluate` wrote it."""
 
 _FIGURES = ".figures.json"
