@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
+from engine_build.capabilities import CAPABILITIES, set_capabilities
 from engine_build.contract import check_contract
 from engine_build.half import half
 from engine_build.parity import Bound, check_parity, compare, onnx_runner
 from engine_build.progress import Progress, monitor
+from engine_build.rounding import rounded
 from engine_build.trtexec import trtexec_line
 from model.catalogue import ModelSpec
 from model.engines.cuda.gpus import Gpu, Inventory
@@ -24,9 +26,6 @@ from model.engines.sidecar import Profile, Sidecar
 from model.store import ModelStore
 from pipeline import __version__
 from pipeline.errors import SetupError
-
-CAPABILITIES: Final[tuple[str, ...]] = ("8.0", "8.6", "8.9", "12.0", "12.1")
-"""What TensorRT for RTX builds for unless told otherwise: everything it knows from Ampere on. 7.5 doubles the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,9 @@ class EngineBuilder:
         network = half(source) if options.precision == "fp16" else source
         parity = None
         if options.precision == "fp16" and options.parity_photos:
-            parity = compare(onnx_runner(source), onnx_runner(network), spec.size_buckets, options.parity_photos)
+            parity = compare(
+                onnx_runner(source), onnx_runner(rounded(network)), spec.size_buckets, options.parity_photos
+            )
             hint = f"mattemill engine build {model} --runtime {key.runtime} --precision fp32"
             check_parity(parity, Bound(), f"{model} in FP16", hint)
         profiles = tuple(Profile(size_bucket, *options.batches) for size_bucket in spec.size_buckets)
@@ -199,7 +200,7 @@ class EngineBuilder:
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
         if self._library.runtime is Runtime.TENSORRT_RTX:
-            _set_capabilities(trt, config, options.compute_capabilities)
+            set_capabilities(trt, config, options.compute_capabilities)
         for profile in profiles:
             shapes = builder.create_optimization_profile()
             shapes.set_shape("images", *profile.shapes())
@@ -265,44 +266,33 @@ def _complaints(parser: Any) -> str:
     return "; ".join(said).rstrip(".") or "it gives no reason"
 
 
-def _set_capabilities(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:
-    known = {_number(name): member for name, member in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
-    unknown = [one for one in capabilities if one not in known]
-    if unknown or not capabilities:
-        raise SetupError(
-            f"TensorRT for RTX does not build for compute capability {', '.join(unknown) or 'nothing'}.",
-            f"it knows {', '.join(known)}",
-        )
-    config.num_compute_capabilities = len(capabilities)
-    for index, one in enumerate(capabilities):
-        if not config.set_compute_capability(known[one], index):
-            raise SetupError(f"TensorRT for RTX refuses compute capability {one} beside the others.")
-
-
-def _number(name: str) -> str:
-    """SM89 is 8.9, SM120 is 12.0."""
-    return f"{name[2:-1]}.{name[-1]}"
-
-
 def _in_thread(work: Callable[[], _Made], progress: Progress) -> _Made:
     """The result of `work`. Python answers Ctrl-C in its main thread only, which must not be inside the builder."""
     result: list[_Made] = []
     errors: list[BaseException] = []
+    done = threading.Event()
 
     def run() -> None:
         try:
             result.append(work())
         except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
             errors.append(error)
+        finally:
+            done.set()
 
     thread = threading.Thread(target=run, name="builder")
     thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        progress.cancel()
-        thread.join()
-        raise
+    interrupted: KeyboardInterrupt | None = None
+    while not done.is_set():
+        # Not thread.join: interrupted, Python 3.11 takes the thread for finished.
+        try:
+            done.wait()
+        except KeyboardInterrupt as error:
+            interrupted = error
+            progress.cancel()
+    thread.join()
+    if interrupted is not None:
+        raise interrupted
     if errors:
         raise errors[0]
     return result[0]

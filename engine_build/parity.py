@@ -19,9 +19,9 @@ Infer = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 class Bound:
     """The largest difference that is taken, in 255ths of alpha.
 
-    FP16 keeps three digits. Measured on the processor: a network with a soft edge differs by at most 1; u2netp, whose
-    last sigmoid is steep, by up to 28 at single pixels of an edge and by .2 to .5 in the mean. A wrong network, a
-    wrong order of channels or an overflow gives a mean of tens.
+    FP16 keeps three digits. Measured with FP16's roundings on the processor (`engine_build.rounding`): u2netp, whose
+    last sigmoid is steep, differs by 27 to 40 at single pixels of an edge, and by .24 to .51 in the mean. A wrong
+    network, a wrong order of channels or an overflow gives a mean of tens.
     """
 
     largest: int = 64

@@ -2,7 +2,8 @@
 
 import structlog
 
-from engine_build.build import CAPABILITIES, BuildOptions, EngineBuilder
+from engine_build.build import BuildOptions, EngineBuilder
+from engine_build.capabilities import CAPABILITIES
 from engine_build.progress import Progress
 from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory

@@ -28,7 +28,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the FP16 network is from the model, both run by ONNX Runtime on the processor; in 255ths of alpha."""
+    """How far the FP16 network, its roundings imitated on the processor, is from the model; in 255ths of alpha."""
 
     photos: int
     largest: int

@@ -40,23 +40,31 @@ class TorchEngine:
         size_buckets: the sizes in pixels that the model runs at.
         max_batch: the most images in one call.
         cuda: run on CUDA device 0; False: on the processor.
+        half: FP16 on a GPU; False: FP32 there too, to compare with.
 
     Raises:
         SetupError: when CUDA is asked for and PyTorch has none.
     """
 
-    def __init__(self, network: nn.Module, size_buckets: tuple[SizeBucket, ...], max_batch: int, cuda: bool) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        size_buckets: tuple[SizeBucket, ...],
+        max_batch: int,
+        cuda: bool,
+        half: bool = True,
+    ) -> None:
         if cuda and not torch.cuda.is_available():
             raise SetupError(
                 f"PyTorch {torch.__version__} finds no CUDA device.",
                 "install a PyTorch with CUDA (https://pytorch.org/get-started) and the NVIDIA driver",
             )
         where = torch.cuda.get_device_name(0) if cuda else f"CPU, {torch.get_num_threads()} threads"
-        self.name = f"torch {torch.__version__} {'FP16' if cuda else 'FP32'}, {where}"
+        self.name = f"torch {torch.__version__} {'FP16' if cuda and half else 'FP32'}, {where}"
         self.size_buckets = size_buckets
         self.max_batch = max_batch
         self._cuda = cuda
-        self._contract: nn.Module | None = Contract(network, half=cuda).eval()
+        self._contract: nn.Module | None = Contract(network, half=cuda and half).eval()
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._fits = dict.fromkeys(size_buckets, max_batch)
         if cuda:

@@ -2,11 +2,13 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engine_build.half import half
 from engine_build.parity import onnx_runner
+from engine_build.rounding import rounded
 from engine_build.wrap import wrap
 from pipeline.errors import SetupError
 from pipeline.ids import SizeBucket
@@ -113,3 +115,44 @@ def test_branches_are_refused() -> None:
     nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
     with pytest.raises(SetupError, match="branches or loops"):
         half(graph_of(nodes, [KERNEL, yes]))
+
+
+def test_imitated_roundings_are_those_of_fp16() -> None:
+    """One FP16 operation after another, against NumPy's FP16."""
+    nodes = [
+        helper.make_node("Abs", ["x"], ["body"]),  # what stands before the first such node stays FP32
+        helper.make_node("Mul", ["body", "third"], ["small"]),
+        helper.make_node("Add", ["small", "hundred"], ["raised"]),
+        helper.make_node("ReduceMean", ["raised"], ["y"], axes=[1]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.float32(value), name) for name, value in (("third", 1 / 3), ("hundred", 100.0))
+    ]
+    data = expose(rounded(half(graph_of(nodes, constants))), ["small", "raised"])
+    images = np.random.default_rng(6).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    got = onnxruntime.InferenceSession(data).run(["small", "raised"], {"images": images})
+    x = images.transpose(0, 3, 1, 2).astype(np.float16)
+    small = x * np.float16(1 / 3)
+    assert np.array_equal(got[0], small.astype(np.float32))
+    assert np.array_equal(got[1], (small + np.float16(100)).astype(np.float32))
+
+
+def test_what_fp16_cannot_hold_is_infinite() -> None:
+    nodes = [
+        helper.make_node("Abs", ["x"], ["body"]),
+        helper.make_node("Mul", ["body", "much"], ["large"]),
+        helper.make_node("ReduceMean", ["large"], ["y"], axes=[1]),
+    ]
+    much = numpy_helper.from_array(np.float32(300), "much")
+    data = expose(rounded(half(graph_of(nodes, [much]))), ["large"])
+    images = np.array([200, 250], np.uint8).repeat(32 * 24 * 3).reshape(1, 32, 48, 3)
+    got = onnxruntime.InferenceSession(data).run(["large"], {"images": images})[0]
+    assert set(np.unique(got)) == {60000.0, np.inf}
+
+
+def expose(data: bytes, names: list[str]) -> bytes:
+    """The same graph with these tensors among its outputs."""
+    model = onnx.load_from_string(data)
+    for name in names:
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return bytes(model.SerializeToString())

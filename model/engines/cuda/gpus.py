@@ -90,6 +90,22 @@ def list_gpus(environment: Mapping[str, str] = os.environ, nvml: ModuleType | No
         nvml.nvmlShutdown()
 
 
+def used_memory(uuid: str) -> int:
+    """Bytes in use on the GPU or MIG instance, by whatever process.
+
+    Raises:
+        SetupError: when NVML cannot tell.
+    """
+    nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+        used: int = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid)).used
+        nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        raise SetupError(f"The NVIDIA driver does not answer: {error}.", _NO_DRIVER) from error
+    return used
+
+
 def find_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu | None:
     """The GPU or MIG instance that an index, a UUID or the beginning of one names; None when none or several do."""
     if wanted.isdecimal():

@@ -1,0 +1,337 @@
+"""NVIDIA's real builder and parser at work, on a machine that need not have a GPU."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from engine_build.build import BuildCancelledError, BuildOptions, EngineBuilder
+from engine_build.capabilities import CAPABILITIES
+from engine_build.inspect import inspect, verdicts
+from engine_build.parity import Bound
+from engine_build.progress import Progress
+from engine_build.verify import Verifier
+from engine_build.wrap import wrap
+from model.catalogue import ModelSpec, shipped
+from model.engines.cuda.gpus import Gpu, Inventory
+from model.engines.libraries import Library, Runtime, load_library
+from model.engines.sidecar import Profile, read_sidecar
+from model.store import ModelStore
+from pipeline.errors import SetupError
+from pipeline.ids import SizeBucket
+from tests.tiny_network import tiny_network
+
+SIZES = (SizeBucket(64, 96), SizeBucket(96, 64))
+SIZE = SizeBucket(64, 96)
+FAST = BuildOptions(optimization_level=0, parity_photos=1)
+L4 = Gpu(0, "GPU-aaaa1111", "NVIDIA L4", 24 << 30, "8.9")
+
+
+@pytest.fixture(scope="module")
+def rtx() -> Library:
+    return load_library(Runtime.TENSORRT_RTX)
+
+
+@pytest.fixture
+def builder(tmp_path: Path, rtx: Library) -> EngineBuilder:
+    return EngineBuilder(tmp_path, rtx, None)
+
+
+def silent() -> Progress:
+    return Progress(lambda _, __: None)
+
+
+def install(home: Path, data: bytes, sizes: tuple[SizeBucket, ...] = (SIZE,), name: str = "tiny") -> None:
+    ModelStore(home).install(ModelSpec(name, "00" * 32, sizes, "CC0-1.0", "made for this test"), data)
+
+
+def open_sides(data: bytes) -> bytes:
+    """The same network for images of any size."""
+    model = onnx.load_from_string(data)
+    for entry, sides in ((model.graph.input[0], ("N", "H", "W", 3)), (model.graph.output[0], ("N", "H", "W"))):
+        del entry.type.tensor_type.shape.dim[:]
+        for side in sides:
+            entry.type.tensor_type.shape.dim.add(**{"dim_value" if side == 3 else "dim_param": side})
+    return bytes(model.SerializeToString())
+
+
+def contract_network(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], domain: str = "") -> bytes:
+    """A network that fulfils the contract on the outside; `nodes` lead from f [N, H, W, 3] to flat [N, H, W]."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["images"], ["f"], to=TensorProto.FLOAT),
+            *nodes,
+            helper.make_node("Cast", ["flat"], ["alpha"], to=TensorProto.UINT8),
+        ],
+        "made",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE.height, SIZE.width, 3])],
+        [helper.make_tensor_value_info("alpha", TensorProto.UINT8, ["N", SIZE.height, SIZE.width])],
+        weights,
+    )
+    opsets = [helper.make_opsetid("", 17)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+
+
+def test_builds_a_profile_for_every_size_bucket_and_says_so_in_the_sidecar(
+    tmp_path: Path, builder: EngineBuilder, rtx: Library
+) -> None:
+    install(tmp_path, open_sides(wrap(tiny_network(SIZE), input_size=SIZE)), SIZES)
+    told: list[float] = []
+    built = builder.build("tiny", FAST, Progress(lambda _, share: told.append(share)))
+    assert told[-1] == 1.0
+    assert len(set(told)) > 5
+    side = read_sidecar(built.path.with_suffix(".json").read_bytes())
+    assert side == built.sidecar
+    assert side.profiles == tuple(Profile(size, 1, 4, 8) for size in SIZES)
+    assert side.tensors == {"images": ("uint8", (-1, -1, -1, 3)), "alpha": ("uint8", (-1, -1, -1))}
+    assert (side.runtime, side.runtime_version, side.precision) == ("tensorrt-rtx", rtx.version, "fp16")
+    assert side.compute_capabilities == CAPABILITIES
+    assert (side.gpu, side.driver) == ("", "")
+    assert side.parity is not None
+    assert side.parity.largest <= 1
+    assert inspect(built.path).sidecar == side
+    assert "--profile=1" in built.line
+    assert f"--maxShapes=images:8x{SIZES[1].height}x{SIZES[1].width}x3" in built.line
+    assert str(built.path.with_suffix(".onnx")) in built.line
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in shipped()])
+def test_builds_every_shipped_model(tmp_path: Path, builder: EngineBuilder, name: str) -> None:
+    built = builder.build(name, BuildOptions(parity_photos=0), silent())
+    assert {profile.size_bucket for profile in built.sidecar.profiles} == set(shipped()[name].spec.size_buckets)
+    assert built.sidecar.tensors["images"][0] == built.sidecar.tensors["alpha"][0] == "uint8"
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_builds_what_wrapping_makes_of_old_and_new_networks(tmp_path: Path, builder: EngineBuilder, opset: int) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE, opset=opset), input_size=SIZE))
+    assert builder.build("tiny", FAST, silent()).path.stat().st_size > 1000
+
+
+def test_fp32_is_another_file(tmp_path: Path, builder: EngineBuilder) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    half = builder.build("tiny", FAST, silent())
+    whole = builder.build("tiny", replace(FAST, precision="fp32"), silent())
+    assert half.path.name.endswith("-any-fp16.engine")
+    assert whole.path.name.endswith("-any-fp32.engine")
+    assert whole.sidecar.parity is None
+    assert whole.sidecar.network_sha256 == whole.sidecar.onnx_sha256 != half.sidecar.network_sha256
+
+
+def test_limits_reach_the_builder_and_the_sidecar(tmp_path: Path, builder: EngineBuilder) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    options = replace(FAST, batches=(1, 2, 3), workspace_bytes=64 << 20, compute_capabilities=("8.9",))
+    built = builder.build("tiny", options, silent())
+    assert built.sidecar.profiles == (Profile(SIZE, 1, 2, 3),)
+    assert built.sidecar.compute_capabilities == ("8.9",)
+    assert built.sidecar.flags == {"strongly_typed": True, "optimization_level": 0, "workspace_bytes": 64 << 20}
+    assert "--memPoolSize=workspace:64" in built.line
+
+
+def test_a_cancelled_build_leaves_nothing(tmp_path: Path, builder: EngineBuilder) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    progress = Progress(lambda _, __: progress.cancel())
+    with pytest.raises(BuildCancelledError):
+        builder.build("tiny", FAST, progress)
+    assert not (tmp_path / "engines").exists()
+
+
+UNKNOWN_OPERATOR = contract_network(
+    [helper.make_node("Magic", ["f"], ["flat"], name="the spell", domain="com.example")], [], "com.example"
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "sizes", "says"),
+    [
+        (b"no network", (SIZE,), "is no ONNX network, or it is cut off"),
+        (tiny_network(SIZE), (SIZE,), "does not fulfil the contract: it has input.1 FLOAT of 4 sides, main FLOAT"),
+        (wrap(tiny_network(SIZE), input_size=SIZE), SIZES, r"takes images of 64x96 only, but is listed with 96x64"),
+    ],
+    ids=["no network", "wrong inputs", "fixed sides"],
+)
+def test_a_model_that_no_engine_can_be_built_from_is_refused(
+    tmp_path: Path, builder: EngineBuilder, data: bytes, sizes: tuple[SizeBucket, ...], says: str
+) -> None:
+    install(tmp_path, data, sizes)
+    with pytest.raises(SetupError, match=says):
+        builder.build("tiny", FAST, silent())
+    assert not (tmp_path / "engines").exists()
+
+
+def test_an_operator_that_tensorrt_lacks_is_named(tmp_path: Path, builder: EngineBuilder) -> None:
+    install(tmp_path, UNKNOWN_OPERATOR)
+    with pytest.raises(SetupError, match=r"cannot take the network of tiny: .*Magic") as caught:
+        builder.build("tiny", replace(FAST, precision="fp32"), silent())
+    assert "--engine onnx" in caught.value.hint
+
+
+def test_fp16_that_ruins_the_alpha_is_refused(tmp_path: Path, builder: EngineBuilder) -> None:
+    """Up by 30000 and down again: FP16 tells only every sixteenth number apart there."""
+    constants = [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in (("up", 30000.0), ("down", -29999.9), ("scale", 1 / 300))
+    ]
+    nodes = [
+        helper.make_node("Transpose", ["f"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("ReduceMean", ["x"], ["grey"], axes=[1], keepdims=0),
+        helper.make_node("Mul", ["grey", "scale"], ["unit"]),
+        helper.make_node("Abs", ["unit"], ["kept"]),
+        helper.make_node("Add", ["kept", "up"], ["raised"]),
+        helper.make_node("Abs", ["raised"], ["high"]),
+        helper.make_node("Add", ["high", "down"], ["near"]),
+        helper.make_node("Mul", ["near", "hundred"], ["flat"]),
+    ]
+    install(tmp_path, contract_network(nodes, [*constants, numpy_helper.from_array(np.float32(100), "hundred")]))
+    with pytest.raises(SetupError, match=r"tiny in FP16 differs from the model: by \d+/255.*--precision fp32"):
+        builder.build("tiny", FAST, silent())
+    assert not (tmp_path / "engines").exists()
+
+
+@pytest.mark.parametrize("capabilities", [("9.0",), ("8.9", "1.0"), ()], ids=["hopper", "none such", "nothing"])
+def test_a_gpu_that_rtx_does_not_know_is_refused(
+    tmp_path: Path, builder: EngineBuilder, capabilities: tuple[str, ...]
+) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    with pytest.raises(SetupError, match="does not build for compute capability"):
+        builder.build("tiny", replace(FAST, compute_capabilities=capabilities), silent())
+
+
+def test_tensorrt_proper_needs_a_gpu_to_build_for(tmp_path: Path, rtx: Library) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    builder = EngineBuilder(tmp_path, Library(Runtime.TENSORRT, rtx.module, "11.4.0.106"), None)
+    with pytest.raises(SetupError, match=r"there is none here.*tensorrt-rtx builds without one"):
+        builder.build("tiny", FAST, silent())
+
+
+def test_an_engine_is_said_to_fit_or_not(tmp_path: Path, builder: EngineBuilder, rtx: Library) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    plan = inspect(builder.build("tiny", FAST, silent()).path)
+
+    def fits(*gpus: Gpu, cuda: str = "13.0") -> list[bool]:
+        return [one.fits for one in verdicts(plan, tmp_path, lambda: Inventory("1", cuda, gpus), lambda _: rtx)]
+
+    assert fits(L4, replace(L4, compute_capability="9.0")) == [True, False]
+    assert fits(L4, cuda="11.8") == [False]
+    assert fits() == [False]
+
+
+def states(home: Path) -> list[str]:
+    def no_gpu() -> Inventory:
+        raise SetupError("There is no working NVIDIA driver here.")
+
+    return [check.state for check in Verifier(home, 1, Bound(), no_gpu).verify("tiny", None)]
+
+
+def test_verify_tells_a_good_engine_from_a_damaged_one(tmp_path: Path, builder: EngineBuilder) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    with pytest.raises(SetupError, match="There is no engine of tiny"):
+        states(tmp_path)
+    built = builder.build("tiny", FAST, silent())
+    assert states(tmp_path) == ["ok", "ok", "not run"]
+    built.path.with_suffix(".onnx").write_bytes(b"another")
+    assert states(tmp_path) == ["ok", "BAD", "not run"]
+    install(tmp_path, wrap(tiny_network(SIZE, bias=0.5), input_size=SIZE))
+    assert states(tmp_path) == ["ok", "BAD", "not run"]
+    built.path.write_bytes(built.path.read_bytes()[:-1])
+    assert states(tmp_path) == ["BAD"]
+
+
+def command(home: Path, *words: str) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "MATTEMILL_HOME": str(home), "MATTEMILL_MODEL": "tiny", "COLUMNS": "120"}
+    return [sys.executable, "-m", "producer.commands", "engine", *words], environment
+
+
+def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    line, environment = command(home, *words)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=150, check=False)
+
+
+def test_the_commands_build_inspect_and_verify(tmp_path: Path) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    built = run(tmp_path, "build", "--runtime", "tensorrt-rtx", "--optimization-level", "0", "--json")
+    assert built.returncode == 0, built.stderr
+    told = json.loads(built.stdout)
+    assert told["model"] == "tiny"
+    assert told["trtexec"].startswith("tensorrt_rtx --onnx=")
+    seen = run(tmp_path, "inspect", told["path"])
+    assert seen.returncode == 0, seen.stderr
+    assert told["plan_sha256"] in seen.stdout
+    verified = run(tmp_path, "verify", "--photos", "1", "--json")
+    assert verified.returncode == 0, verified.stderr
+    assert [check["state"] for check in json.loads(verified.stdout)][:2] == ["ok", "ok"]
+    Path(told["path"]).write_bytes(b"foreign")
+    refused = run(tmp_path, "inspect", told["path"])
+    assert refused.returncode == 2
+    assert "is damaged or another's" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert run(tmp_path, "verify").returncode == 2
+
+
+def test_the_command_refuses_nonsense_with_a_sentence(tmp_path: Path) -> None:
+    for words in (["--batches", "8,4,1"], ["--batches", "1,2"], ["--optimization-level", "9"], ["--runtime", "cuda"]):
+        assert run(tmp_path, "build", *words).returncode == 2
+    unknown = run(tmp_path, "build", "no-such-model", "--runtime", "tensorrt-rtx")
+    assert unknown.returncode == 2
+    assert "There is no model named 'no-such-model'" in unknown.stderr
+
+
+def deep_network(layers: int) -> bytes:
+    """Slow enough to build that a person could press Ctrl-C."""
+    kernel = numpy_helper.from_array(np.full((3, 3, 3, 3), 0.03, np.float32), "deep")
+    last = numpy_helper.from_array(np.full((1, 3, 1, 1), 0.3, np.float32), "last")
+    nodes = []
+    for index in range(layers):
+        source = "input" if index == 0 else f"r{index - 1}"
+        nodes.append(helper.make_node("Conv", [source, "deep"], [f"c{index}"], pads=[1, 1, 1, 1]))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+    nodes += [
+        helper.make_node("Conv", [f"r{layers - 1}", "last"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["main"]),
+    ]
+    shape = [1, 3, SIZE.height, SIZE.width]
+    graph = helper.make_graph(
+        nodes,
+        "deep",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("main", TensorProto.FLOAT, [1, 1, *shape[2:]])],
+        [kernel, last],
+    )
+    return bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    )
+
+
+def test_ctrl_c_ends_a_build_with_130_and_leaves_no_file(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+    install(tmp_path, wrap(deep_network(600), input_size=SIZE))
+    line, environment = command(tmp_path, "build", "--runtime", "tensorrt-rtx")
+    ours, theirs = pty.openpty()  # a terminal, so that there is a progress bar to see
+    said = bytearray()
+
+    def shown() -> bool:
+        said.extend(os.read(ours, 4096))
+        return b"%" in said and b"against the model" not in said.split(b"\r")[-2]
+
+    with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=theirs) as child:
+        os.close(theirs)
+        wait_until(shown, timeout=60)
+        child.send_signal(signal.SIGINT)
+        try:
+            while chunk := os.read(ours, 4096):
+                said.extend(chunk)
+        except OSError:  # the terminal's other end is closed
+            pass
+        assert child.wait(60) == 130, bytes(said)
+    os.close(ours)
+    assert b"stopped by Ctrl-C" in said
+    assert [path for path in tmp_path.rglob("*") if "engines" in path.parts and path.is_file()] == []
