@@ -39,8 +39,9 @@ def free_batch(model: onnx.ModelProto, size: SizeBucket) -> Freed:
 
     A Reshape is changed only where its result is provably the same for each image: the images must lie one after the
     other in dimension 0 of what it takes (followed from the input, node by node), and then they do so in its result,
-    each with the elements it had alone. A Resize to constant sizes takes dimension 0 from its input instead. Anything
-    else stays as it is; whether the network still computes the same is for `engine_build.prove` to see.
+    each with the elements it had alone. A Resize to constant sizes takes dimension 0 from its input instead; a constant
+    that is joined to the one image is joined to each. Anything else stays as it is; whether the network still computes
+    the same is for `engine_build.prove` to see.
 
     Args:
         model: float input [1 or open, 3, H, W], nothing but the wanted output and what it needs.
@@ -50,8 +51,6 @@ def free_batch(model: onnx.ModelProto, size: SizeBucket) -> Freed:
     freed.CopyFrom(model)
     graph = freed.graph
     entry = inputs_of(graph)[0]
-    if entry.type.tensor_type.shape.dim[0].dim_value == 0:
-        return Freed(freed, (), "")
     entry.type.tensor_type.shape.dim[0].dim_param = BATCH
     del graph.value_info[:]  # its shapes still say batch 1
     walk = _Walk(freed, entry.name, size)
@@ -68,7 +67,7 @@ class _Walk:
         self._graph = model.graph
         self._opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self._shapes = Shapes(model, {start: (_MANY, 3, size.height, size.width)})
-        self._in_order = {start}  # tensors that hold one image after the other in dimension 0
+        self._axis = {start: 0}  # the one dimension in which a tensor holds one image after the other
         self._batch_free = {tensor.name for tensor in model.graph.initializer}  # values that no batch goes into
         self.changed: list[str] = []
         self.lost = ""
@@ -80,6 +79,8 @@ class _Walk:
             steps = self._reshape(node)
         elif node.op_type == "Resize" and len(node.input) > 3 and self._is_constant(node, 3):
             steps = self._resize(node)
+        elif node.op_type == "Concat":
+            steps = self._concat(node)
         if steps != [node]:
             self.changed.append(_called(node))
         for step in steps:
@@ -88,9 +89,9 @@ class _Walk:
         return steps
 
     def _is_constant(self, node: onnx.NodeProto, operand: int) -> bool:
-        """Whether a batch of images, one after the other, meets a shape that knows nothing of it."""
+        """Whether images, one after the other in dimension 0, meet a shape that knows nothing of them."""
         name = node.input[operand]
-        return node.input[0] in self._in_order and name in self._batch_free and name in self._shapes.values
+        return self._axis.get(node.input[0]) == 0 and name in self._batch_free and name in self._shapes.values
 
     def _reshape(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         source = self._shapes.dims(node.input[0])
@@ -120,14 +121,33 @@ class _Walk:
         if source is None or len(sizes) != len(source) or source[0] != _MANY or sizes[0] != 1:
             return [node]
         name = f"{OURS}{node.output[0]}"
+        rest = self._constant(sizes[1:], f"{name}.rest")
+        return [*self._batch_before(node.input[0], rest, name), _with_input(node, 3, f"{name}.sizes")]
+
+    def _concat(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Give every image a copy of what is joined to each, such as a class token."""
+        batch = next((name for name in node.input if self._axis.get(name) == 0), None)
+        if batch is None or self._shapes.dims(batch) is None or self._works_on_batch(node):
+            return [node]
+        steps: list[onnx.NodeProto] = []
+        joined = node
+        for operand, single in enumerate(node.input):
+            dims = self._shapes.dims(single)
+            if single in self._batch_free and dims and dims[0] == 1 and (self._shapes.dims(batch) or (0,))[0] == _MANY:
+                name = f"{OURS}{node.output[0]}.{operand}"
+                rest = self._constant(dims[1:], f"{name}.rest")
+                steps += self._batch_before(batch, rest, name)
+                steps.append(helper.make_node("Expand", [single, f"{name}.sizes"], [f"{name}.all"]))
+                joined = _with_input(joined, operand, f"{name}.all")
+        return [*steps, joined]
+
+    def _batch_before(self, batch: str, rest: str, name: str) -> list[onnx.NodeProto]:
+        """Nodes that make the shape NAME.sizes: dimension 0 of `batch`, then `rest`."""
         zero, one = self._constant([0], f"{name}.zero"), self._constant([1], f"{name}.one")
         return [
-            helper.make_node("Shape", [node.input[0]], [f"{name}.shape"]),
+            helper.make_node("Shape", [batch], [f"{name}.shape"]),
             helper.make_node("Slice", [f"{name}.shape", zero, one], [f"{name}.batch"]),
-            helper.make_node(
-                "Concat", [f"{name}.batch", self._constant(sizes[1:], f"{name}.rest")], [f"{name}.sizes"], axis=0
-            ),
-            _with_input(node, 3, f"{name}.sizes"),
+            helper.make_node("Concat", [f"{name}.batch", rest], [f"{name}.sizes"], axis=0),
         ]
 
     def _with_constant(self, node: onnx.NodeProto, operand: int, value: list[int]) -> onnx.NodeProto:
@@ -150,29 +170,49 @@ class _Walk:
         if all(name in self._batch_free for name in given):
             self._batch_free.update(node.output)
             return
-        mixed = any(self._carries(name) and name not in self._in_order for name in given)
-        moved = node.op_type in _REORDER or self._works_on_batch(node)
         outputs = [(name, self._shapes.dims(name)) for name in node.output if name]
-        for name, dims in outputs:
-            if dims and dims[0] and dims[0] % _MANY == 0 and not mixed and not moved:
-                self._in_order.add(name)
+        if not self._reorders(node):
+            for name, dims in outputs:
+                carrying = _carrying(dims)
+                if len(carrying) == 1:
+                    self._axis[name] = carrying[0]
         known: list[Dims] = [dims for _, dims in outputs if dims is not None]
-        took = any(name in self._in_order for name in given)
-        kept = len(known) < len(outputs) or any(side % _MANY == 0 for dims in known for side in dims if side)
+        took = any(name in self._axis for name in given)
+        kept = len(known) < len(outputs) or any(_carrying(dims) for dims in known)
         if took and not kept and not self.lost:
             self.lost = f"{_called(node)} gives {list(known[0]) if known else '?'} whatever the batch"
 
+    def _reorders(self, node: onnx.NodeProto) -> bool:
+        """Whether the images may lie in another order, or mixed, behind a node."""
+        if node.op_type in _REORDER or self._works_on_batch(node):
+            return True
+        if any(self._carries(name) and name not in self._axis for name in node.input if name):
+            return True
+        axis, before = self._axis.get(node.input[0], 0), self._shapes.dims(node.input[0])
+        if node.op_type in ("Reshape", "Flatten") and axis:
+            # Only what lies behind the batch may be cut anew.
+            after = self._shapes.dims(node.output[0])
+            return before is None or after is None or before[:axis] != after[:axis]
+        return False
+
     def _works_on_batch(self, node: onnx.NodeProto) -> bool:
-        """Whether a node works along dimension 0 or puts another there."""
-        if node.op_type == "Transpose":
-            return _first_axis(node) != 0
-        axis = next((entry.i for entry in node.attribute if entry.name == "axis"), None)
-        dims = self._shapes.dims(node.input[0])
-        return axis is not None and (axis == 0 or (dims is not None and axis == -len(dims)))
+        """Whether a node works along the dimension that holds the images."""
+        along = next((entry.i for entry in node.attribute if entry.name == "axis"), None)
+        if along is None:
+            return False
+        for name in node.input:
+            dims = self._shapes.dims(name)
+            if name in self._axis and dims is not None and self._axis[name] in (along, along + len(dims)):
+                return True
+        return False
 
     def _carries(self, name: str) -> bool:
-        dims = self._shapes.dims(name)
-        return dims is not None and any(side and side % _MANY == 0 for side in dims)
+        return bool(_carrying(self._shapes.dims(name)))
+
+
+def _carrying(dims: Dims | None) -> list[int]:
+    """The dimensions that the batch goes into."""
+    return [axis for axis, side in enumerate(dims or ()) if side and side % _MANY == 0]
 
 
 def _with_input(node: onnx.NodeProto, operand: int, name: str) -> onnx.NodeProto:
@@ -180,11 +220,6 @@ def _with_input(node: onnx.NodeProto, operand: int, name: str) -> onnx.NodeProto
     changed.CopyFrom(node)
     changed.input[operand] = name
     return changed
-
-
-def _first_axis(node: onnx.NodeProto) -> int:
-    """The axis that a Transpose puts first; without perm it turns the axes round."""
-    return next((entry.ints[0] for entry in node.attribute if entry.name == "perm" and entry.ints), -1)
 
 
 def _called(node: onnx.NodeProto) -> str:

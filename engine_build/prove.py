@@ -1,5 +1,6 @@
 """Prove by running it that a wrapped network still computes what the network computed."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -196,4 +197,11 @@ def _run(
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What ONNX Runtime says, without its error numbers and places in its own source."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    found = re.search(r"running (\w+) node\. Name:'([^']*)' Status Message: (.*)", text)
+    if found is None:
+        return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text).rstrip(".")
+    kind, name, why = found.groups()
+    why = re.sub(r"^\S*onnxruntime_src.*\) (const )?", "", why.split("was false. ")[-1])
+    return f"{kind} {name!r}: {why.rstrip('.')}"

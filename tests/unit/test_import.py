@@ -140,6 +140,47 @@ DYNAMIC = {
         ],
         {"sizes": ints(1, 3, SIZE.height, SIZE.width)},
     ),
+    "windows by way of transposing": network(
+        [
+            conv(),
+            node("Reshape", "logits cut", "cuts"),  # [1, 3, 8, 40]
+            node("Transpose", "cuts", "turned", perm=[0, 2, 1, 3]),
+            node("Reshape", "turned split", "pairs"),  # [8, 2, 60]: eight windows
+            node("Transpose", "pairs", "parts", perm=[1, 0, 2]),  # [2, 8, 60]: the images are in dimension 1 now
+            node("Gather", "parts first", "left", axis=0),  # [8, 60]
+            node("Gather", "parts second", "right", axis=0),
+            node("Concat", "left right", "whole", axis=1),
+            node("Reshape", "whole joined", "together"),  # [1, 8, 3, 40]
+            node("Transpose", "together", "back", perm=[0, 2, 1, 3]),
+            node("Reshape", "back picture", "p"),
+            node("Sigmoid", "p", "y"),
+        ],
+        {
+            "cut": ints(1, 3, 8, 40),
+            "split": ints(8, 2, 60),
+            "first": np.array(0),
+            "second": np.array(1),
+            "joined": ints(1, 8, 3, 40),
+            "picture": ints(1, 1, 24, 40),
+        },
+    ),
+    "a token for each image": network(
+        [
+            conv(),
+            node("Concat", "logits token", "longer", axis=2),
+            node("ReduceMax", "longer", "highest", axes=[2], keepdims=1),  # the token's 9, whatever the image
+            node("Sub", "logits highest", "lower"),
+            node("Sigmoid", "lower", "p"),
+            node("Mul", "p large", "y"),
+        ],
+        {"token": np.full((1, 1, 1, 40), 9, np.float32), "large": np.float32(400)},
+    ),
+    "open batch with a 1 inside": network(
+        [conv(), node("Reshape", "logits to", "p"), node("Sigmoid", "p", "y")],
+        {"to": ints(1, 1, SIZE.height, SIZE.width)},
+        given=("b", 3, SIZE.height, SIZE.width),
+        gives=("b", 1, SIZE.height, SIZE.width),
+    ),
     "our names": network([conv("images"), node("Sigmoid", "logits", "alpha")], ends=("images", "alpha")),
     "subgraph": network(
         [
