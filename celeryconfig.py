@@ -27,7 +27,6 @@ worker_hijack_root_logger = False
 worker_redirect_stdouts = False
 # Flower shows tasks by their arguments.
 worker_send_task_events = True
-task_send_sent_event = True
 # Feeders send to queues by name; workers declare the same ones.
 task_create_missing_queues = True
 task_default_queue = "encode"

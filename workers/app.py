@@ -1,8 +1,9 @@
 """The Celery application, and what has to be known of its queues in Redis."""
 
 import json
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, cast
 
 import redis
 from celery import Celery, Task
@@ -17,6 +18,10 @@ _SEPARATOR = "\x06\x16"
 """What kombu puts between a queue's name and a priority other than 0."""
 
 
+class _Batching(Protocol):  # kombu's types are older than its Producer.batch
+    def batch(self) -> AbstractContextManager[object]: ...
+
+
 def make_app(settings: Settings) -> Celery:
     """The application; the broker's address comes from the settings, everything else from celeryconfig."""
     app = Celery("mattemill", set_as_current=False, broker=settings.redis_url.get_secret_value())
@@ -24,19 +29,19 @@ def make_app(settings: Settings) -> Celery:
     return app
 
 
-def publish(app: Celery, job: Job, priority: int) -> None:
-    """Send one message; its fed number stands in the header too, where housekeeping reads it cheaply."""
-    app.send_task(
-        ENCODE if job.queue == ENCODE_QUEUE else MATTE,
-        kwargs=job.message(),
-        queue=job.queue,
-        priority=priority,
-        headers={"fed": job.fed},
-        ignore_result=True,
-        # What Flower shows; Celery's own text of the message is long and hides the key.
-        argsrepr=", ".join(job.keys)[:_SHOWN],
-        kwargsrepr=f"run {job.run}",
-    )
+def publish(app: Celery, jobs: Sequence[Job], priority: int) -> None:
+    """Send messages in one go; each one's fed number stands in the header too, where housekeeping reads it cheaply."""
+    with app.producer_pool.acquire(block=True) as producer, cast(_Batching, producer).batch():
+        for job in jobs:
+            app.send_task(
+                ENCODE if job.queue == ENCODE_QUEUE else MATTE,
+                kwargs=job.message(),
+                queue=job.queue,
+                priority=priority,
+                headers={"fed": job.fed},
+                ignore_result=True,
+                producer=producer,
+            )
 
 
 def add_task(

@@ -44,6 +44,8 @@ class EngineThread:
         self.batches = 0
         self.images = 0
         self.busy_seconds = 0.0
+        self.span_seconds = 0.0
+        self._first: float | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -96,6 +98,8 @@ class EngineThread:
         took = self._clock() - started
         self.batches, self.images = self.batches + 1, self.images + len(batch.items)
         self.busy_seconds += took
+        self._first = started if self._first is None else self._first
+        self.span_seconds = started + took - self._first
         for item, one in zip(batch.items, alpha, strict=True):
             # A copy: a slice that somebody keeps would keep the whole batch.
             item.future.set_result(Matte(one.copy(), max(started - item.since, 0.0), took))

@@ -56,6 +56,9 @@ class Flow:
         self._stuck_seconds = stuck_seconds
         self._stuck = stuck
         self._behind = False
+        self._encoding = 0
+        self._left = 0
+        self._lock = threading.Lock()
         self._waits = False
         self._moved = time.monotonic()
         self._hub: _Hub | None = None
@@ -93,25 +96,33 @@ class Flow:
 
     def open(self) -> bool:
         """Whether the worker may pull a message now."""
-        self._waits = self._behind or self._in_hand() >= self._most
+        # What left since the last look is counted as if it all still waited: the mark is not run over in between.
+        behind = self._behind or self._encoding + self._left >= self._high
+        self._waits = behind or self._in_hand() >= self._most
         return not self._waits
 
-    def moved(self) -> None:
-        """An image has left the worker: it may pull again."""
+    def moved(self, images: int) -> None:
+        """That many images have left the worker: it may pull again."""
+        with self._lock:
+            self._left += images
         self._moved = time.monotonic()
-        if self._waits and self._hub is not None and not self._behind:
-            self._waits = False
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waits and self._hub is not None and self.open():
             self._hub.call_soon(lambda: None)  # the event loop asks again on its next turn
 
     def look(self) -> None:
         """Look at the queues once."""
-        encoding = length(self._client, ENCODE_QUEUE)
-        behind = encoding >= self._high if not self._behind else encoding > self._high // 2
+        left = self._left
+        self._encoding = length(self._client, ENCODE_QUEUE)
+        with self._lock:
+            self._left -= left
+        behind = self._encoding >= self._high if not self._behind else self._encoding > self._high // 2
         if behind != self._behind:
-            log.info("encode_behind" if behind else "encode_caught_up", waiting=encoding)
-            self._behind = behind
-            if not behind:
-                self.moved()
+            log.info("encode_behind" if behind else "encode_caught_up", waiting=self._encoding)
+        self._behind = behind
+        self._wake()
         if behind or self._in_hand() or not any(length(self._client, queue) for queue in self._queues):
             self._moved = time.monotonic()
         elif time.monotonic() - self._moved > self._stuck_seconds:

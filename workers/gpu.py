@@ -31,7 +31,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
         engine.warm_up()
         stage = MatteStage(
             Ledger(client, settings),
-            lambda job, priority: publish(app, job, priority),
+            lambda jobs, priority: publish(app, jobs, priority),
             engine,
             settings,
             os.cpu_count() or 1,
@@ -48,15 +48,18 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             lambda: os._exit(LOST),
         )
 
-        def matte(job: object) -> None:
+        def matte(message: object) -> None:
+            images = 0
             try:
-                stage.process(Job.parse(job))
+                job = Job.parse(message)
+                images = len(job.items)
+                stage.process(job)
             except MessageError as error:
                 log.warning("message_refused", error=str(error))
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
             finally:
-                flow.moved()
+                flow.moved(images)
 
         add_task(app, MATTE, matte)
         flow.install(app)

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from types import TracebackType
@@ -35,7 +35,7 @@ class Housekeeper:
 
     Args:
         ledger: the ledger.
-        publish: sends a job with a priority.
+        publish: sends jobs with a priority.
         finish: writes the reports of a run whose last item is finished; called in a thread of its own, so that a
             large report neither costs the lead nor holds up other runs. Its error is kept with the run, except
             StoppedError, which leaves the run to the next leader.
@@ -45,7 +45,7 @@ class Housekeeper:
     def __init__(
         self,
         ledger: Ledger,
-        publish: Callable[[Job, int], None],
+        publish: Callable[[Sequence[Job], int], None],
         finish: Callable[[RunId], None],
         settings: Settings,
     ) -> None:
@@ -100,11 +100,13 @@ class Housekeeper:
             self._close(run)
 
     def _feed(self, spec: RunSpec) -> None:
+        """Fill the matte queues up to the mark when they are half empty: seldom and much makes full messages."""
         client = self._ledger.client
-        encoding = length(client, ENCODE_QUEUE)
         queues = [f"matte.{spec.model}.{size_bucket}" for size_bucket in spec.size_buckets]
         waiting = sum(length(client, queue) for queue in queues) * max(self._chunk(spec), 1)
-        room = self._settings.queue_mark - waiting if encoding < self._settings.encode_mark else 0
+        room = self._settings.queue_mark - waiting
+        if 2 * waiting > self._settings.queue_mark or length(client, ENCODE_QUEUE) >= self._settings.encode_mark:
+            room = 0
         while True:
             fed = self._ledger.feed(spec, _PAGE, max(min(room, _PAGE), 0))
             self._send(spec, fed)
@@ -113,13 +115,15 @@ class Housekeeper:
                 return
 
     def _send(self, spec: RunSpec, fed: list[Fed]) -> None:
+        jobs: list[Job] = []
         for queue, group in groupby(sorted(fed, key=lambda one: one.queue), key=lambda one: one.queue):
             chunk = 1 if queue == ENCODE_QUEUE else self._chunk(spec)
             items = list(group)
             for start in range(0, len(items), chunk):
                 part = items[start : start + chunk]
-                job = Job(spec.run, [o.item.id for o in part], [o.item.key for o in part], part[0].fed, queue)
-                self._publish(job, spec.priority)
+                jobs.append(Job(spec.run, [o.item.id for o in part], [o.item.key for o in part], part[0].fed, queue))
+        if jobs:
+            self._publish(jobs, spec.priority)
 
     def _chunk(self, spec: RunSpec) -> int:
         """Keys in a message: one while a run is small, so that each is a row in Flower; up to 32 for large ones."""

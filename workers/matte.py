@@ -3,11 +3,12 @@
 import os
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, as_completed
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import structlog
 
@@ -17,6 +18,7 @@ from model.preprocess import content
 from pipeline.errors import Code, ItemError, MattemillError, TransientError
 from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.ledger import Ledger, Taken
+from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from workers.batcher import DynamicBatcher, Matte
 from workers.engine_record import EngineRecord
@@ -30,12 +32,19 @@ log = structlog.get_logger(__name__)
 _GIVE_BACK_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    taken: Taken
+    slot: Slot
+    repeated: bool  # its matte was or is computed for another image
+
+
 class MatteStage:
     """Runs jobs through one engine. `process` is called from many threads; the engine from its own thread alone.
 
     Args:
         ledger: who is told what became of each item.
-        publish: sends a job with a priority.
+        publish: sends jobs with a priority.
         engine: open and warm.
         settings: batches, loaders and deadlines.
         cores: processors of this machine.
@@ -46,7 +55,7 @@ class MatteStage:
     def __init__(
         self,
         ledger: Ledger,
-        publish: Callable[[Job, int], None],
+        publish: Callable[[Sequence[Job], int], None],
         engine: Engine,
         settings: Settings,
         cores: int,
@@ -103,12 +112,13 @@ class MatteStage:
         return len(self._held)
 
     def figures(self) -> dict[str, float]:
-        """What it did so far: batches, images in them, seconds in the engine, images that skipped it."""
+        """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it."""
         engine = self._engine
         return {
             "batches": engine.batches,
             "images": engine.images,
             "busy_seconds": round(engine.busy_seconds, 3),
+            "span_seconds": round(engine.span_seconds, 3),
             "recent_hits": self._recent.hits,
         }
 
@@ -119,28 +129,38 @@ class MatteStage:
             return
         with self._lock:
             self._held.update(taken)
-        spec = self._ledger.spec(job.run_id)
-        asked = {
+        try:
+            self._see_through(self._ledger.spec(job.run_id), taken)
+        finally:
+            # Whatever happened: what is not touched any more comes back by the ledger.
+            with self._lock:
+                self._held.difference_update(taken)
+
+    def _see_through(self, spec: RunSpec, taken: Sequence[Taken]) -> None:
+        loads: dict[Future[Slot], Taken] = {
             self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, self._sizes)): one
             for one in taken
         }
-        waiting: dict[Future[Matte], list[tuple[Taken, Slot, bool]]] = {}
-        for loading in as_completed(asked):
-            one = asked[loading]
-            try:
-                slot = loading.result()
-                future, repeated = self._compute(one, slot)
-                # Two of this job may share one matte: the same picture under two names.
-                waiting.setdefault(future, []).append((one, slot, repeated))
-            except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
-                self._failed(one, error)
-        for computed in as_completed(waiting):
-            for one, slot, repeated in waiting[computed]:
-                try:
-                    matte = computed.result()
-                    self._hand_over(one, slot, Matte(matte.alpha, 0, 0) if repeated else matte, spec.priority)
-                except Exception as error:  # noqa: BLE001 - as above
-                    self._failed(one, error)
+        mattes: dict[Future[Matte], list[_Loaded]] = {}
+        while loads or mattes:
+            pending: list[Future[Slot] | Future[Matte]] = [*loads, *mattes]
+            done, _ = wait(cast(list[Future[object]], pending), return_when=FIRST_COMPLETED)
+            for loading in [future for future in loads if future in done]:
+                self._loaded(loads.pop(loading), loading, mattes)
+            # The images of a batch are ready together and go on together.
+            ready = [(one, matte) for matte in [f for f in mattes if f in done] for one in mattes.pop(matte)]
+            if ready:
+                self._hand_over(spec, ready)
+
+    def _loaded(self, one: Taken, loading: "Future[Slot]", mattes: "dict[Future[Matte], list[_Loaded]]") -> None:
+        try:
+            slot = loading.result()
+            matte, repeated = self._compute(one, slot)
+        except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
+            self._failed(one, error)
+        else:
+            # Two of this job may share one matte: the same picture under two names.
+            mattes.setdefault(matte, []).append(_Loaded(one, slot, repeated))
 
     def _compute(self, one: Taken, slot: Slot) -> tuple[Future[Matte], bool]:
         """The matte of a loaded image, and whether it skips the engine; gives the slot back once its pixels are used.
@@ -169,20 +189,37 @@ class MatteStage:
         computed.add_done_callback(partial(self._recent.settle, digest, future))
         return future, False
 
-    def _hand_over(self, one: Taken, slot: Slot, matte: Matte, priority: int) -> None:
-        milliseconds = {
-            **slot.loaded.milliseconds,
-            "wait": round(matte.waited * 1000, 2),
-            "infer": round(matte.computed * 1000, 2),
-        }
+    def _hand_over(self, spec: RunSpec, ready: "list[tuple[_Loaded, Future[Matte]]]") -> None:
         started = time.perf_counter()
-        packed = pack_alpha(PackedAlpha(content(matte.alpha, slot.loaded.box), milliseconds, self._engine_name))
-        fed = self._ledger.hand_over(one, packed)
-        self._release(one)
-        if fed is not None:
-            self._publish(Job(one.run, [one.item.id], [one.item.key], fed, ENCODE_QUEUE), priority)
-        milliseconds["hand over"] = round((time.perf_counter() - started) * 1000, 2)
-        log.info("matte", run=one.run, key=one.item.key, size_bucket=slot.loaded.size_bucket, ms=milliseconds)
+        packed: list[tuple[_Loaded, dict[str, float], bytes]] = []
+        for loaded, future in ready:
+            try:
+                matte = future.result()
+                waited, computed = (0.0, 0.0) if loaded.repeated else (matte.waited, matte.computed)
+                milliseconds = {
+                    **loaded.slot.loaded.milliseconds,
+                    "wait": round(waited * 1000, 2),
+                    "infer": round(computed * 1000, 2),
+                }
+                alpha = content(matte.alpha, loaded.slot.loaded.box)
+                body = pack_alpha(PackedAlpha(alpha, milliseconds, self._engine_name))
+                packed.append((loaded, milliseconds, body))
+            except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
+                self._failed(loaded.taken, error)
+        feds = self._ledger.hand_over(spec.run, [(loaded.taken, body) for loaded, _, body in packed])
+        jobs = []
+        for (loaded, _, _), fed in zip(packed, feds, strict=True):
+            item = loaded.taken.item
+            self._release(loaded.taken)
+            if fed is not None:
+                jobs.append(Job(spec.run, [item.id], [item.key], fed, ENCODE_QUEUE))
+        self._publish(jobs, spec.priority)
+        took = round((time.perf_counter() - started) * 1000 / len(ready), 2)
+        for loaded, milliseconds, _ in packed:
+            times = {**milliseconds, "hand over": took}
+            log.info(
+                "matte", run=spec.run, key=loaded.taken.item.key, size_bucket=loaded.slot.loaded.size_bucket, ms=times
+            )
 
     def _failed(self, one: Taken, error: Exception) -> None:
         self._release(one)

@@ -21,7 +21,9 @@ class RecentMattes:
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: OrderedDict[bytes, Future[Matte]] = OrderedDict()
+        self._sizes: dict[bytes, int] = {}
+        self._computing: dict[bytes, Future[Matte]] = {}
+        self._finished: OrderedDict[bytes, Future[Matte]] = OrderedDict()
         self._lock = threading.Lock()
         self.hits = 0
         self.misses = 0
@@ -29,37 +31,38 @@ class RecentMattes:
     def claim(self, digest: bytes) -> tuple[Future[Matte], bool]:
         """The matte of these pixels, and whether the caller has to compute it (and then `settle` it)."""
         with self._lock:
-            known = self._known.get(digest)
-            if known is not None and not known.cancelled():
-                self._known.move_to_end(digest)
+            known = self._finished.get(digest)
+            if known is not None:
+                self._finished.move_to_end(digest)
+            else:
+                known = self._computing.get(digest)
+            if known is not None:
                 self.hits += 1
                 return known, False
             self.misses += 1
-            future = self._known[digest] = Future()
+            future = self._computing[digest] = Future()
             return future, True
 
     def settle(self, digest: bytes, future: Future[Matte], computed: Future[Matte]) -> None:
         """Pass the outcome of `computed` on to `future`, and remember it when it is a matte."""
         error = None if computed.cancelled() else computed.exception()
-        if computed.cancelled() or error is not None:
-            with self._lock:
-                if self._known.get(digest) is future:
-                    del self._known[digest]
-            if error is None:
-                future.cancel()
-            else:
-                future.set_exception(error)
-            return
-        future.set_result(computed.result())
         with self._lock:
-            self._bytes += computed.result().alpha.nbytes
-            finished = [digest for digest, known in self._known.items() if known.done()]
-            for oldest in finished[: max(len(finished) - self._most, 0)]:
-                self._forget(oldest)
-            for oldest in finished[max(len(finished) - self._most, 0) :]:
-                if self._bytes <= self._most_bytes:
-                    break
-                self._forget(oldest)
+            del self._computing[digest]
+            if not computed.cancelled() and error is None:
+                self._remember(digest, future, computed.result().alpha.nbytes)
+        if computed.cancelled():
+            future.cancel()
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(computed.result())
 
-    def _forget(self, digest: bytes) -> None:
-        self._bytes -= self._known.pop(digest).result().alpha.nbytes
+    def _remember(self, digest: bytes, future: Future[Matte], size: int) -> None:
+        if size > self._most_bytes or not self._most:
+            return
+        self._finished[digest] = future
+        self._sizes[digest] = size
+        self._bytes += size
+        while len(self._finished) > self._most or self._bytes > self._most_bytes:
+            oldest, _ = self._finished.popitem(last=False)
+            self._bytes -= self._sizes.pop(oldest)

@@ -152,7 +152,7 @@ def keep_house(settings: Settings, stop: threading.Event) -> None:
     client = connect(settings)
     with Housekeeper(
         Ledger(client, settings),
-        lambda job, priority: publish(app, job, priority),
+        lambda jobs, priority: publish(app, jobs, priority),
         lambda run: write_reports(run, stop),
         settings,
     ) as keeper:

@@ -112,13 +112,13 @@ class Ledger:
         return [RunId(name.decode()) for name in names]
 
     def places(self, run: RunId) -> dict[str, int]:
-        """How many unfinished items are in which place: todo, held, waiting:<queue>."""
-        queues = self.queues(run)
+        """How many unfinished items are in which place: todo, todo:encode, held, waiting:<queue>."""
+        names = ["todo", "todo:encode", "held", *(f"waiting:{queue}" for queue in self.queues(run))]
         with self.client.pipeline(transaction=False) as pipe:
-            for name in ["todo", "held", *(f"waiting:{queue}" for queue in queues)]:
+            for name in names:
                 pipe.zcard(f"{_base(run)}:{name}")
             sizes = pipe.execute()
-        return dict(zip(["todo", "held", *(f"waiting:{queue}" for queue in queues)], sizes, strict=True))
+        return dict(zip(names, sizes, strict=True))
 
     def queues(self, run: RunId) -> list[str]:
         """The queues that items of this run were ever fed to."""
@@ -239,10 +239,11 @@ class Ledger:
         if args:
             self._call("touch", run, *args)
 
-    def hand_over(self, taken: Taken, alpha: bytes) -> int | None:
-        """Leave the alpha and move the item to the encode queue; the fed number of its message, None when stale."""
-        fed = cast(bytes, self._call("hand_over", taken.run, taken.item.id, taken.fed, alpha))
-        return int(fed) if fed else None
+    def hand_over(self, run: RunId, alphas: Sequence[tuple[Taken, bytes]]) -> list[int | None]:
+        """Leave the alphas and move the items to the encode queue; fed numbers of their messages, None when stale."""
+        args = [part for taken, alpha in alphas for part in (taken.item.id, taken.fed, alpha)]
+        answer = cast(list[bytes | int], self._call("hand_over", run, *args))
+        return [int(answer[0]) if moved else None for moved in answer[1:]]
 
     def done(self, taken: Taken, row: Mapping[str, object]) -> bool:
         """Count a success and keep its row; False when it was counted before."""

@@ -19,7 +19,7 @@ def test_a_published_job_lies_in_its_queue_with_its_priority_and_fed_number(
 ) -> None:
     app = make_app(settings)
     client = connect(settings)
-    publish(app, Job(RunId("r"), [ItemId("0123456789ab")], [Key("a.jpg")], 7, "matte.u2netp.320x320"), priority)
+    publish(app, [Job(RunId("r"), [ItemId("0123456789ab")], [Key("a.jpg")], 7, "matte.u2netp.320x320")], priority)
     (raw,) = cast(list[bytes], client.lrange(lists("matte.u2netp.320x320")[index], 0, -1))
     message = json.loads(raw)
     assert message["headers"]["fed"] == 7

@@ -44,8 +44,8 @@ def test_a_slow_report_neither_costs_the_lead_nor_holds_up_others(
         assert release.wait(20)
 
     with (
-        Housekeeper(ledger, lambda job, priority: None, write, settings) as leader,
-        Housekeeper(ledger, lambda job, priority: None, write, settings) as other,
+        Housekeeper(ledger, lambda jobs, priority: None, write, settings) as leader,
+        Housekeeper(ledger, lambda jobs, priority: None, write, settings) as other,
     ):
         assert leader.step()
         assert begun.wait(20)
@@ -67,7 +67,7 @@ def test_a_report_that_cannot_be_written_ends_the_run_and_is_kept_as_its_error(
     def write(run: RunId) -> None:
         raise redis.RedisError("the disk is full")
 
-    with Housekeeper(ledger, lambda job, priority: None, write, settings) as leader:
+    with Housekeeper(ledger, lambda jobs, priority: None, write, settings) as leader:
         wait_until(lambda: leader.step() and ledger.counts(run).state == "finished")
     assert ledger.report_error(run) == "the disk is full"
 
@@ -82,13 +82,13 @@ def test_a_leader_that_stops_leaves_the_reports_to_the_next(
         begun.set()
         raise StoppedError
 
-    with Housekeeper(ledger, lambda job, priority: None, stopped, settings) as leader:
+    with Housekeeper(ledger, lambda jobs, priority: None, stopped, settings) as leader:
         assert leader.step()
         assert begun.wait(20)
         leader.step()
     assert ledger.counts(run).state == "listed"
     ledger.client.delete(LEADER)
     written: list[RunId] = []
-    with Housekeeper(ledger, lambda job, priority: None, written.append, settings) as heir:
+    with Housekeeper(ledger, lambda jobs, priority: None, written.append, settings) as heir:
         wait_until(lambda: heir.step() and ledger.counts(run).state == "finished")
     assert written == [run]

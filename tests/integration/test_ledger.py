@@ -44,7 +44,7 @@ def test_an_item_goes_all_the_way_and_is_counted_once(ledger: Ledger, spec: RunS
     assert ledger.close_listing(spec.run, 1) == 1
     taken = take_one(ledger, spec)
     assert taken.item.key == "a.jpg"
-    fed = ledger.hand_over(taken, b"alpha\x00\xff")
+    (fed,) = ledger.hand_over(spec.run, [(taken, b"alpha\x00\xff")])
     assert fed is not None
     (at_encode,) = ledger.take(spec.run, "encode", fed, [taken.item.id])
     assert at_encode.alpha == b"alpha\x00\xff"
@@ -95,7 +95,7 @@ def test_waiting_work_comes_back_only_when_its_message_must_be_gone(ledger: Ledg
 def test_an_item_with_alpha_is_fed_to_encode_even_when_engines_take_no_more(ledger: Ledger, spec: RunSpec) -> None:
     ledger.list_page(spec.run, 0, [listing(spec, "a.jpg")])
     taken = take_one(ledger, spec)
-    ledger.hand_over(taken, b"alpha")
+    ledger.hand_over(spec.run, [(taken, b"alpha")])
     assert ledger.reclaim(spec.run, {"encode": None}) == 1
     (fed,) = ledger.feed(spec, 10, 0)
     assert fed.queue == "encode"
@@ -190,3 +190,22 @@ def test_a_suspect_runs_alone_and_is_convicted_only_there(ledger: Ledger, spec: 
     assert (row["key"], row["code"]) == (both[0].item.key, "attempts_exhausted")
     assert ledger.suspect(both[:1]) == ["stale"]
     assert ledger.counts(spec.run).pending == 1
+
+
+def test_what_waits_for_encoding_is_fed_while_engines_are_not(ledger: Ledger, spec: RunSpec) -> None:
+    ledger.list_page(spec.run, 0, [listing(spec, f"{n}.jpg") for n in range(20)])
+    (fed,) = ledger.feed(spec, 1, 1)
+    (taken,) = ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
+    (number,) = ledger.hand_over(spec.run, [(taken, b"alpha")])
+    assert number is not None
+    (at_encode,) = ledger.take(spec.run, "encode", number, [taken.item.id])
+    ledger.give_back([at_encode])
+    assert ledger.places(spec.run) == {
+        "todo": 19,
+        "todo:encode": 1,
+        "held": 0,
+        f"waiting:{QUEUE}": 0,
+        "waiting:encode": 0,
+    }
+    (again,) = ledger.feed(spec, 10, 0)  # 19 older ones wait for an engine: they are not in its way
+    assert (again.item.id, again.queue) == (taken.item.id, "encode")

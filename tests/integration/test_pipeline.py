@@ -45,7 +45,7 @@ def process(environment: dict[str, str], *arguments: str) -> Iterator[subprocess
 def housekeeping(ledger: Ledger, settings: Settings, finished: list[RunId]) -> Iterator[None]:
     app = make_app(settings)
     stop = threading.Event()
-    keeper = Housekeeper(ledger, lambda job, priority: publish(app, job, priority), finished.append, settings)
+    keeper = Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), finished.append, settings)
 
     def lead() -> None:
         while not stop.is_set():

@@ -1,9 +1,17 @@
--- ARGV: id, fed, alpha. Moves a held item on to the encode queue. Returns its new fed number, or "" when it is stale.
-local id = ARGV[1]
-if not stands(id, ARGV[2]) or redis.call('HEXISTS', items, id) == 0 then return '' end
-redis.call('HSET', alpha, id, ARGV[3])
-leave_held(id)
+-- ARGV: triples of id, fed, alpha. Moves held items on to the encode queue.
+-- Returns their new fed number, then 1 for each that moved and 0 for each that was stale.
 redis.call('SADD', queues, 'encode')
-redis.call('ZADD', waiting('encode'), num(now), id)
+local answer = { num(now) }
+for i = 1, #ARGV, 3 do
+  local id = ARGV[i]
+  if stands(id, ARGV[i + 1]) and redis.call('HEXISTS', items, id) == 1 then
+    redis.call('HSET', alpha, id, ARGV[i + 2])
+    leave_held(id)
+    redis.call('ZADD', waiting('encode'), num(now), id)
+    answer[#answer + 1] = 1
+  else
+    answer[#answer + 1] = 0
+  end
+end
 moved()
-return num(now)
+return answer

@@ -1,8 +1,10 @@
 #!lua flags=allow-oom
 -- KEYS[1] is the run's base key "mm:{run}"; every other key of the run begins with it, in the same hash slot.
--- An item is in exactly one of todo, waiting:<queue>, held; `items` has it as long as it is not finished.
+-- An item is in exactly one of todo, todo:encode (its alpha is there), waiting:<queue>, held; `items` has it as long as
+-- it is not finished.
 local base = KEYS[1]
 local items, todo, held = base .. ':items', base .. ':todo', base .. ':held'
+local todo_encode = base .. ':todo:encode'
 local queues, alpha, fedof = base .. ':queues', base .. ':alpha', base .. ':fed'
 local tries, deaths, rows = base .. ':tries', base .. ':deaths', base .. ':rows'
 local suspects = base .. ':suspects'
@@ -21,13 +23,14 @@ end
 
 local function to_todo(id, due)
   leave_held(id)
-  redis.call('ZADD', todo, num(due), id)
+  redis.call('ZADD', redis.call('HEXISTS', alpha, id) == 1 and todo_encode or todo, num(due), id)
 end
 
 -- Counts an item as finished, once, wherever it is. Returns 1 for whoever was first.
 local function finish(id, outcome, row)
   if redis.call('HDEL', items, id) == 0 then return 0 end
   redis.call('ZREM', todo, id)
+  redis.call('ZREM', todo_encode, id)
   for _, queue in ipairs(redis.call('SMEMBERS', queues)) do redis.call('ZREM', waiting(queue), id) end
   leave_held(id)
   redis.call('HDEL', alpha, id)

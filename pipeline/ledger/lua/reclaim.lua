@@ -10,7 +10,7 @@ for i = 3, #ARGV, 2 do
   if ARGV[i + 1] ~= '' then before = math.min(before, tonumber(ARGV[i + 1]) - 1) end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', waiting(ARGV[i]), '-inf', num(before), 'LIMIT', 0, 500)) do
     redis.call('ZREM', waiting(ARGV[i]), id)
-    redis.call('ZADD', todo, num(now), id)
+    to_todo(id, now)
     back = back + 1
   end
 end
