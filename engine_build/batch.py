@@ -12,6 +12,7 @@ from engine_build.shapes import Dims, Shapes
 from pipeline.ids import SizeBucket
 
 BATCH = "N"
+QUANTISES = "DynamicQuantizeLinear"
 _REORDER = frozenset(
     {"Tile", "Einsum", "Compress", "GatherND", "ScatterND", "GatherElements", "ScatterElements", "TopK"}
 )
@@ -178,6 +179,8 @@ class _Walk:
                     self._axis[name] = carrying[0]
         known: list[Dims] = [dims for _, dims in outputs if dims is not None]
         took = any(name in self._axis for name in given)
+        if took and node.op_type == QUANTISES and not self.lost:
+            self.lost = f"{_called(node)} takes one range of values for the whole batch"
         kept = len(known) < len(outputs) or any(_carrying(dims) for dims in known)
         if took and not kept and not self.lost:
             self.lost = f"{_called(node)} gives {list(known[0]) if known else '?'} whatever the batch"

@@ -1,6 +1,7 @@
 """Read an ONNX file that somebody else made, and say what is wrong with it."""
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,13 +109,36 @@ def reads(node: onnx.NodeProto) -> set[str]:
 
 
 def needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """The nodes that `output` depends on, in their order (an ONNX graph is sorted topologically)."""
-    wanted, kept = {output}, []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted |= reads(node)
-            kept.append(node)
-    return kept[::-1]
+    """The nodes that `output` depends on, each behind those that it depends on itself.
+
+    ONNX demands that order, but runtimes do not, and some tools that convert to FP16 do not keep to it.
+    """
+    makers = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    wanted, open_ends = set[int](), [output]
+    while open_ends:
+        maker = makers.get(open_ends.pop())
+        if maker is not None and maker not in wanted:
+            wanted.add(maker)
+            open_ends.extend(reads(nodes[maker]))
+    waits = {index: {makers[name] for name in reads(nodes[index]) if name in makers} for index in wanted}
+    followers: dict[int, list[int]] = {index: [] for index in wanted}
+    for index, before in waits.items():
+        for maker in before:
+            followers[maker].append(index)
+    # The first of all that can run comes next: a graph that is in order stays as it is.
+    ready = [index for index, before in waits.items() if not before]
+    heapq.heapify(ready)
+    ordered = []
+    while ready:
+        index = heapq.heappop(ready)
+        ordered.append(nodes[index])
+        for follower in followers[index]:
+            waits[follower].discard(index)
+            if not waits[follower]:
+                heapq.heappush(ready, follower)
+    if len(ordered) < len(wanted):
+        raise SetupError("The network's nodes depend on each other in a circle.", _GIVE_ONNX)
+    return ordered
 
 
 def _opset(model: onnx.ModelProto) -> int:

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from engine_build.batch import QUANTISES
 from engine_build.network import inputs_of
 from engine_build.wrap import INPUT, Recipe, Wrapped
 from pipeline.errors import SetupError
@@ -139,7 +140,8 @@ def _batch(
         lost: the likely reason for trouble; may be empty.
     """
     count, size = len(images), SizeBucket(*images.shape[1:3])
-    because, hint = f" ({lost})" if lost else "", "export the network with a dynamic batch"
+    because = f" ({lost})" if lost else ""
+    hint = "use its version of floats" if QUANTISES in lost else "export the network with a dynamic batch"
     single = f"The wrapped network cannot run at {size}"
     alone = np.concatenate([_run(session, INPUT, images[index : index + 1], single) for index in range(count)])
     what = f"The network cannot run a batch of {count}{because}"
@@ -184,7 +186,7 @@ def _session(model: bytes) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own errors have no common base
-        raise SetupError(f"ONNX Runtime cannot load the network: {_first_line(error)}") from error
+        raise SetupError(f"ONNX Runtime cannot load the network: {_first_line(error)}.") from error
 
 
 def _run(
@@ -193,7 +195,7 @@ def _run(
     try:
         return np.asarray(session.run(None, {name: images})[0])
     except Exception as error:  # ONNX Runtime's own errors have no common base
-        raise SetupError(f"{what}: {_first_line(error)}", hint) from error
+        raise SetupError(f"{what}: {_first_line(error)}.", hint) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -181,6 +181,7 @@ DYNAMIC = {
         given=("b", 3, SIZE.height, SIZE.width),
         gives=("b", 1, SIZE.height, SIZE.width),
     ),
+    "out of order": network([node("Sigmoid", "logits", "y"), conv()]),
     "our names": network([conv("images"), node("Sigmoid", "logits", "alpha")], ends=("images", "alpha")),
     "subgraph": network(
         [
@@ -351,6 +352,13 @@ def batch_mixed() -> onnx.ModelProto:
     return network([conv(), turned, back, node("Sigmoid", "back", "y")], {"to": ints(1, 1, SIZE.height, SIZE.width)})
 
 
+def quantised() -> onnx.ModelProto:
+    """Levels by the highest value of the whole batch, as quantising tools make them."""
+    levels = helper.make_node("DynamicQuantizeLinear", ["logits"], ["levels", "step", "zero"], name="levels")
+    back = node("DequantizeLinear", "levels step zero", "back")
+    return network([conv(), levels, back, node("Sigmoid", "back", "y")])
+
+
 def own_operator() -> onnx.ModelProto:
     model = network([conv(), helper.make_node("Magic", ["logits"], ["y"], domain="somebody")])
     model.opset_import.append(helper.make_opsetid("somebody", 1))
@@ -415,6 +423,7 @@ REFUSED: dict[str, tuple[onnx.ModelProto | bytes, Recipe, str, str]] = {
     "no numbers": (network([conv(), node("Log", "logits", "y")]), Recipe(), "no numbers", ""),
     "batch lost": (batch_lost(), Recipe(), "ReduceMean.mean", "dynamic batch"),
     "batch mixed": (batch_mixed(), Recipe(), "batch of 3", "dynamic batch"),
+    "quantised": (quantised(), Recipe(), "one range of values for the whole batch", "version of floats"),
     "own operator": (
         own_operator(),
         Recipe(),
