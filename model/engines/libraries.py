@@ -118,7 +118,7 @@ def installed(runtime: Runtime, locate: Callable[[str], Path | None] | None = No
 
 
 def _cuda(runtime: Runtime) -> int | None:
-    for major in (12, 13):
+    for major in (11, 12, 13):
         with suppress(importlib.metadata.PackageNotFoundError):
             importlib.metadata.version(f"{runtime}-cu{major}-bindings")
             return major

@@ -123,11 +123,6 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
         Assignment.parse(text)
 
 
-def test_a_machine_without_a_driver_is_told_what_to_do() -> None:
-    with pytest.raises(SetupError, match=r"no working NVIDIA driver.*--devices cpu"):
-        list_gpus()
-
-
 def test_a_fake_engine_opens(tmp_path: Path) -> None:
     with open_engine("fake:0", load_settings(home=tmp_path, model="u2netp")) as engine:
         assert isinstance(engine, FakeEngine)
@@ -246,6 +241,17 @@ def test_gpus_and_mig_instances_are_read_from_nvml() -> None:
 )
 def test_only_what_cuda_would_see_is_listed(said: str, seen: list[str]) -> None:
     assert [gpu.uuid for gpu in list_gpus({"CUDA_VISIBLE_DEVICES": said}, Nvml()).gpus] == seen
+
+
+def test_a_machine_without_a_driver_is_told_what_to_do() -> None:
+    nvml = Nvml()
+
+    def missing() -> object:
+        raise nvml.NVMLError("NVML Shared Library Not Found")
+
+    nvml.nvmlInit = missing  # type: ignore[method-assign]
+    with pytest.raises(SetupError, match=r"no working NVIDIA driver here: NVML Shared.*--devices cpu"):
+        list_gpus({}, nvml)
 
 
 def test_a_driver_that_does_not_answer_is_a_sentence() -> None:
