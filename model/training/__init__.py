@@ -1,0 +1,1 @@
+"""Own weights: data with a known origin, composition, losses and the training itself."""
