@@ -1,0 +1,119 @@
+"""The matte stage in this process: real loaders, real ledger, real S3, an engine that can be looked into."""
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.codecs.alpha import unpack_alpha
+from model.engines.fake import FakeEngine
+from pipeline.ids import SizeBucket
+from pipeline.jobs import Job
+from pipeline.ledger import Ledger, connect
+from pipeline.runs import RunSpec
+from pipeline.settings import Settings
+from tests.processes import empty, photo, put_run
+from tests.proxy import sick_proxy
+from workers.engine_record import EngineRecord
+from workers.matte import MatteStage
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+class CountingEngine(FakeEngine):
+    def __init__(self, sizes: tuple[SizeBucket, ...]) -> None:
+        super().__init__(1, sizes, 4)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        self.shapes.append(images.shape)
+        return super().infer(images)
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    client = connect(settings)
+    yield Ledger(client, settings)
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
+    yield s3_bucket
+    empty(s3_client, s3_bucket)
+
+
+@pytest.fixture
+def theirs(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """This process's environment is that of the loaders that it starts."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def run_all(ledger: Ledger, settings: Settings, spec: RunSpec, engine: CountingEngine) -> list[Job]:
+    """Feed everything and work it off, each message in a thread; returns what was sent on to be encoded."""
+    sent: list[Job] = []
+    with MatteStage(ledger, lambda jobs, priority: sent.extend(jobs), engine, settings, 2, EngineRecord()) as stage:
+        fed = ledger.feed(spec, 100, 100)
+        parts = [fed[start : start + 4] for start in range(0, len(fed), 4)]
+        jobs = [
+            Job(spec.run, [one.item.id for one in part], [one.item.key for one in part], part[0].fed, part[0].queue)
+            for part in parts
+        ]
+        threads = [threading.Thread(target=stage.process, args=(job,)) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert stage.in_hand() == 0
+    return sent
+
+
+def test_identical_sources_are_computed_once_and_each_gets_its_alpha(
+    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
+) -> None:
+    bodies = {f"in/{n}.jpg": photo(n % 3) for n in range(30)}
+    spec = put_run(ledger, s3_client, bucket, bodies)
+    engine = CountingEngine((SizeBucket(320, 320),))
+    sent = run_all(ledger, settings, spec, engine)
+    assert len(sent) == 30
+    assert sum(shape[0] for shape in engine.shapes) == 3
+    alphas: dict[bytes, set[bytes]] = {}
+    for job in sent:
+        (taken,) = ledger.take(spec.run, "encode", job.fed, job.item_ids)
+        packed = unpack_alpha(taken.alpha or b"")
+        alphas.setdefault(bodies[taken.item.key], set()).add(packed.alpha.tobytes())
+    assert [len(each) for each in alphas.values()] == [1, 1, 1]
+    assert len({next(iter(each)) for each in alphas.values()}) == 3
+
+
+def test_each_photo_goes_to_the_size_that_fits_it_whatever_its_message_said(
+    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(6)})  # 120 x 90
+    engine = CountingEngine((SizeBucket(320, 320), SizeBucket(96, 128), SizeBucket(128, 96)))
+    sent = run_all(ledger, settings, spec, engine)
+    assert len(sent) == 6
+    assert {shape[1:3] for shape in engine.shapes} == {(96, 128)}
+
+
+@pytest.mark.timeout(120)
+def test_an_image_that_hangs_its_loader_three_times_is_given_up_and_its_neighbours_are_not(
+    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in (1, 2, 3)})
+    impatient = settings.model_copy(update={"loader_deadline": 3})
+    engine = CountingEngine((SizeBucket(320, 320),))
+    with sick_proxy(settings.s3_endpoint_url or "") as proxy:
+        theirs.setenv("MATTEMILL_S3_ENDPOINT_URL", proxy.url)
+        proxy.rule = lambda method, path: "hang" if path.endswith("in/2.jpg") else ""
+        sent = [job for _ in range(3) for job in run_all(ledger, impatient, spec, engine)]
+    assert sorted(job.keys[0] for job in sent) == ["in/1.jpg", "in/3.jpg"]
+    (row,) = ledger.rows(spec.run)
+    assert (row["key"], row["code"]) == ("in/2.jpg", "attempts_exhausted")
+    assert "more than 3 s" in str(row["reason"])
