@@ -66,6 +66,7 @@ class PlanStore:
 
     def __init__(self, home: Path) -> None:
         self._engines = home / "engines"
+        self._locks = home / "locks"
 
     def path(self, key: PlanKey) -> Path:
         """Where the engine file lies, or would lie."""
@@ -86,8 +87,7 @@ class PlanStore:
         Raises:
             SetupError: when the home folder cannot be written.
         """
-        path = self.path(key).with_suffix(".lock")
-        with _writable(path.parent), path.open("ab") as file:
+        with _writable(self._locks), (self._locks / f"{key.model}-{key.stem}.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

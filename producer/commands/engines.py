@@ -75,7 +75,9 @@ def build(
     from engine_build.progress import Progress as Building
     from model.engines.cuda.gpus import Inventory, find_gpu, list_gpus
     from model.engines.libraries import Runtime, installed, load_library
+    from model.engines.plans import PlanStore
     from model.engines.sidecar import sidecar_entry
+    from model.store import ModelStore
 
     settings = load_settings()
     there = [one for one in Runtime if installed(one)]
@@ -102,9 +104,12 @@ def build(
     name = model or settings.model
     columns = (TextColumn("{task.description:40}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"{name}: FP16 against the model", total=1.0)
+        task = bar.add_task(f"{name}: its network against the model" if precision == "fp16" else name, total=1.0)
         building = Building(lambda phase, share: bar.update(task, description=phase, completed=share))
-        built = EngineBuilder(settings.home, library, inventory).build(name, options, building)
+        builder = EngineBuilder(settings.home, library, inventory)
+        ModelStore(settings.home).spec(name)
+        with PlanStore(settings.home).lock(builder.key(name, precision)):  # a worker may be building it just now
+            built = builder.build(name, options, building)
     if as_json:
         print_json({**sidecar_entry(built.sidecar), "path": str(built.path), "trtexec": built.line})
         return

@@ -241,6 +241,24 @@ def test_tensorrt_proper_needs_a_gpu_to_build_for(tmp_path: Path, rtx: Library) 
         builder.build("tiny", FAST, silent())
 
 
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_timings_are_kept_for_each_version_and_gpu(tmp_path: Path, rtx: Library) -> None:
+    """TensorRT proper builds on a GPU only; the builder of TensorRT for RTX takes the same calls in its place."""
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    library = Library(Runtime.TENSORRT, rtx.module, "11.4.0.106")
+    builder = EngineBuilder(tmp_path, library, Inventory("580.65.06", "13.0", (L4,)))
+    built = builder.build("tiny", FAST, silent())
+    assert built.path.name == "tensorrt-11.4.0.106-sm89-fp16.engine"
+    assert built.sidecar.compute_capabilities == ("8.9",)
+    assert (built.sidecar.gpu, built.sidecar.driver, built.sidecar.cuda) == ("NVIDIA L4", "580.65.06", "13.0")
+    cache = tmp_path / "engines/timing/tensorrt-11.4.0.106-nvidia-l4.cache"
+    assert f"--timingCacheFile={cache}" in built.line
+    assert "--stronglyTyped" in built.line
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_bytes(b"of another version")  # what does not fit is begun anew
+    builder.build("tiny", FAST, silent())
+
+
 def test_an_engine_is_said_to_fit_or_not(tmp_path: Path, builder: EngineBuilder, rtx: Library) -> None:
     install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
     plan = inspect(builder.build("tiny", FAST, silent()).path)
@@ -322,6 +340,23 @@ def test_the_commands_build_inspect_and_verify(tmp_path: Path) -> None:
     assert "is damaged or another's" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert run(tmp_path, "verify").returncode == 2
+
+
+def test_bench_measures_what_is_there_and_says_what_is_not(tmp_path: Path) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    done = run(tmp_path, "bench", "--device", "cpu", "--seconds", "0.1", "--batches", "1,2", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [one["label"] for one in told["engines"]] == ["ONNX Runtime FP32"]
+    rows = told["engines"][0]["rows"]
+    assert [(row["size_bucket"], row["batch"]) for row in rows] == [("64x96", 1), ("64x96", 2)]
+    assert all(row["low_ms"] <= row["latency_ms"] <= row["high_ms"] and row["runs"] >= 5 for row in rows)
+    assert told["left_out"]["TensorRT FP16"] == "It needs a GPU."
+    assert "PyTorch FP32" in told["left_out"]
+    assert told["caveats"]
+    shown = run(tmp_path, "bench", "--device", "cpu", "--seconds", "0.1", "--batches", "1")
+    assert "Left out: TensorRT FP16: It needs a GPU." in shown.stdout
+    assert "64x96" in shown.stdout
 
 
 def test_the_command_refuses_nonsense_with_a_sentence(tmp_path: Path) -> None:
