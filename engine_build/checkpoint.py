@@ -86,8 +86,8 @@ def load_network(name: str, checkpoint: Checkpoint) -> nn.Module:
         network = build(name, article_order=article_order)
         wrong = _mismatch(network, checkpoint.weights)
         if not wrong:
-            own = {key for key in network.state_dict() if key in checkpoint.weights}
-            network.load_state_dict({key: checkpoint.weights[key] for key in own}, strict=False)
+            own = {key: value for key, value in checkpoint.weights.items() if not _only_training(key)}
+            network.load_state_dict(own, strict=False)
             return network.eval()
         if best is None or sum(map(len, wrong)) < sum(map(len, best)):
             best = wrong
@@ -145,7 +145,7 @@ def _mismatch(network: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     shapes = [
         f"{key} is {list(weights[key].shape)}, expected {list(value.shape)}"
         for key, value in expected.items()
-        if key in weights and weights[key].shape != value.shape
+        if key in weights and weights[key].shape != value.shape and not _only_training(key)
     ]
     kinds = (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
     return [f"{len(found)} {what}: {_listed(found)}" for what, found in kinds if found]
