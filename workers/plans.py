@@ -8,7 +8,7 @@ from engine_build.progress import Progress
 from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory
 from model.engines.libraries import Library, Runtime, load_library
-from model.engines.opener import check_driver, find_plan, open_tensorrt, plan_keys
+from model.engines.opener import OutdatedPlanError, check_driver, find_plan, open_tensorrt, plan_keys
 from model.engines.plans import PlanStore
 from pipeline.errors import SetupError
 from pipeline.settings import Settings
@@ -26,7 +26,7 @@ def open_or_build(runtime: Runtime, settings: Settings, gpu: Gpu, inventory: Inv
     """
     library = load_library(runtime)
     check_driver(library, inventory)
-    if find_plan(settings.model, settings.home, library, gpu) is None:
+    if not _is_there(settings, library, gpu):
         build_once(settings, library, gpu, inventory)
     engine = open_tensorrt(settings.model, settings.home, library, gpu, settings.max_batch)
     if engine.max_batch < settings.max_batch:
@@ -50,12 +50,21 @@ def build_once(settings: Settings, library: Library, gpu: Gpu, inventory: Invent
             log.info("building_engine", engine=key.stem, model=settings.model, percent=round(100 * share), phase=phase)
 
     with PlanStore(settings.home).lock(key):
-        if find_plan(settings.model, settings.home, library, gpu) is not None:
+        if _is_there(settings, library, gpu):
             return
         log.info("engine_missing", engine=key.stem, model=settings.model, hint=key.command)
         builder = EngineBuilder(settings.home, library, Inventory(inventory.driver, inventory.cuda, (gpu,)))
         built = builder.build(settings.model, options_for(settings, gpu, library), Progress(tell))
         log.info("engine_built", engine=str(built.path), seconds=built.sidecar.seconds, parity=built.sidecar.parity)
+
+
+def _is_there(settings: Settings, library: Library, gpu: Gpu) -> bool:
+    """Whether an engine can be opened; one of a model or GPU that was here before counts as none."""
+    try:
+        return find_plan(settings.model, settings.home, library, gpu) is not None
+    except OutdatedPlanError as error:
+        log.info("engine_outdated", reason=str(error))
+        return False
 
 
 def options_for(settings: Settings, gpu: Gpu, library: Library) -> BuildOptions:

@@ -10,7 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from model.catalogue import ModelSpec
-from model.engines.base import EngineError, check_alpha, check_images
+from model.engines.base import EngineError, EngineLostError, check_alpha, check_images
 from pipeline.errors import SetupError
 
 
@@ -78,7 +78,9 @@ class OnnxEngine:
         except EngineError:
             raise
         except Exception as error:  # ONNX Runtime's own errors have no common base
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
+            # It owns the context and does not let us ask whether that is still there.
+            lost = "CUDA failure" in str(error) and "out of memory" not in str(error)
+            raise (EngineLostError if lost else EngineError)(f"ONNX Runtime failed: {error}") from error
         return alpha
 
 

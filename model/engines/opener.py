@@ -14,6 +14,11 @@ from model.engines.tensorrt import TensorRTEngine
 from model.store import ModelStore
 from pipeline.errors import SetupError
 
+
+class OutdatedPlanError(SetupError):
+    """An engine file is well, but of another model or for other GPUs; building it again makes it right."""
+
+
 PRECISIONS = ("fp16", "fp32")
 _BACKENDS: tuple[Callable[[], DeviceBackend], ...] = (PycudaBackend.load, BindingsBackend.load)
 
@@ -57,7 +62,8 @@ def find_plan(model: str, home: Path, library: Library, gpu: Gpu) -> Plan | None
     """The engine file that fits model, library and GPU; None when it has to be built.
 
     Raises:
-        SetupError: when there is one, but it is damaged, or is not for this GPU.
+        SetupError: when there is one, but it is damaged.
+        OutdatedPlanError: when it is of another model or not for this GPU.
     """
     plans = PlanStore(home)
     key = next((one for one in plan_keys(model, library, gpu) if plans.path(one).exists()), None)
@@ -79,20 +85,22 @@ def check_plan(plan: Plan, library: Library, gpu: Gpu, model_sha256: str, comman
         command: what builds it, for the hint.
 
     Raises:
-        SetupError: says what was expected and what came.
+        SetupError: when another version built it.
+        OutdatedPlanError: when it is of another model or not for this GPU.
     """
     side = plan.sidecar
     built_by, here = f"{side.runtime} {side.runtime_version}", f"{library.runtime} {library.version}"
     if built_by != here:
         raise SetupError(f"Engine {plan.path} was built by {built_by}; installed here is {here}.", command)
     if gpu.compute_capability not in side.compute_capabilities:
-        raise SetupError(
+        wanted = (*side.compute_capabilities, gpu.compute_capability) if library.runtime is Runtime.TENSORRT_RTX else ()
+        raise OutdatedPlanError(
             f"Engine {plan.path} cannot run here: {gpu.name} has compute capability {gpu.compute_capability}, "
             f"it was built for {', '.join(side.compute_capabilities) or 'none'}.",
-            _other_runtime(library, command),
+            " ".join([command, *(f"--compute-capability {one}" for one in wanted)]),
         )
     if side.onnx_sha256 != model_sha256:
-        raise SetupError(
+        raise OutdatedPlanError(
             f"Engine {plan.path} was built from another {side.model}: ONNX {side.onnx_sha256[:12]}…, "
             f"installed is {model_sha256[:12]}….",
             command,
@@ -118,9 +126,3 @@ def open_tensorrt(model: str, home: Path, library: Library, gpu: Gpu, max_batch:
         raise SetupError(f"There is no engine of {model} for {library.runtime} {library.version} here.", command)
     spec = ModelStore(home).spec(model)
     return TensorRTEngine(plan, LoadedApi(library), open_backend(), spec.size_buckets, max_batch)
-
-
-def _other_runtime(library: Library, command: str) -> str:
-    if library.runtime is Runtime.TENSORRT:
-        return command
-    return f"{command} --compute-capability …; for a data-centre GPU: mattemill worker gpu --engine tensorrt"

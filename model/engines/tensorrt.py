@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from model.engines.api import Api, CudaEngine, ExecutionContext
+from model.engines.api import Api, CudaEngine, ExecutionContext, RuntimeObject
 from model.engines.base import EngineError, EngineLostError, check_alpha, check_images
 from model.engines.cuda.buffers import Buffers
 from model.engines.cuda.device import DeviceBackend, DeviceError, DeviceMemoryError
@@ -55,6 +55,7 @@ class TensorRTEngine:
         self._api = api
         self._backend = backend
         self._buffers = Buffers(backend)
+        self._runtime: RuntimeObject | None = None  # lives as long as its engine, and that as long as its contexts
         self._engine: CudaEngine | None = None
         self._lanes: dict[SizeBucket, _Lane] = {}
         self._lost = ""
@@ -95,7 +96,8 @@ class TensorRTEngine:
     def _load(self, size_buckets: tuple[SizeBucket, ...]) -> None:
         try:
             self._backend.open()
-            engine = self._api.runtime().deserialize_cuda_engine(self._plan.data)
+            self._runtime = self._api.runtime()
+            engine = self._runtime.deserialize_cuda_engine(self._plan.data)
             if engine is None:
                 raise self._refused(f"cannot run here: {self._api.complaint()}")
             self._engine = engine
@@ -230,6 +232,7 @@ class TensorRTEngine:
     def _unload(self) -> None:
         self._lanes.clear()
         self._engine = None
+        self._runtime = None
         try:
             if not self._lost:
                 self._buffers.release()

@@ -68,6 +68,7 @@ class TorchEngine:
         self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._fits = dict.fromkeys(size_buckets, max_batch)
         if cuda:
+            torch.backends.cudnn.benchmark = True  # shapes are few and stay the same: trying pays
             self._contract.to("cuda")
             for weights in self._contract.parameters():
                 if weights.dim() == 4:

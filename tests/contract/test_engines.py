@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engine_build.wrap import wrap
 from model.catalogue import ModelSpec
-from model.engines.base import Engine, EngineError, check_alpha
+from model.engines.base import Engine, EngineError, EngineLostError, check_alpha
 from model.engines.fake import FakeEngine
 from model.engines.onnx import OnnxEngine
 from model.engines.tensorrt import TensorRTEngine
@@ -171,6 +171,28 @@ def test_onnx_never_runs_on_the_processor_when_cuda_is_asked_for(tmp_path: Path)
     path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
     with pytest.raises(SetupError, match=r"knows no CUDA.*pip install onnxruntime-gpu"):
         OnnxEngine(path, SPEC, MAX_BATCH, 1, cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("CUDA failure 700: an illegal memory access was encountered", EngineLostError),
+        ("CUDA failure 2: out of memory", EngineError),
+        ("the shapes do not fit", EngineError),
+    ],
+)
+def test_onnx_tells_a_lost_context_from_other_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str, kind: type[EngineError]
+) -> None:
+    class Failing:
+        def run(self, *_: object) -> list[np.ndarray]:
+            raise RuntimeError(message)
+
+    with onnx_engine(tmp_path, threads=1) as engine:
+        monkeypatch.setattr(engine, "_session", Failing())
+        with pytest.raises(EngineError, match=message) as caught:
+            engine.infer(photos(1))
+    assert type(caught.value) is kind
 
 
 def test_torch_never_runs_on_the_processor_when_cuda_is_asked_for() -> None:

@@ -285,6 +285,12 @@ def test_a_worker_builds_a_missing_engine_once_and_says_that_there_is_no_driver(
     assert (plan.sidecar.driver, plan.sidecar.gpu) == ("580.65.06", "NVIDIA L4")
     monkeypatch.setattr(EngineBuilder, "build", lambda *_: pytest.fail("it was built again"))
     build_once(settings, rtx, L4, here)
+    monkeypatch.undo()
+    install(tmp_path, wrap(tiny_network(SIZE, bias=0.5), input_size=SIZE))  # a new version of the model
+    build_once(settings, rtx, L4, here)
+    newer = find_plan("tiny", tmp_path, rtx, L4)
+    assert newer is not None
+    assert newer.sidecar.onnx_sha256 != plan.sidecar.onnx_sha256
     if importlib.util.find_spec("pycuda") is None and not Path("/dev/nvidiactl").exists():
         with pytest.raises(SetupError, match="cannot run here: CUDA's cuInit cannot be called"):
             open_or_build(Runtime.TENSORRT_RTX, settings, L4, here)

@@ -11,7 +11,7 @@ import pytest
 from model.catalogue import ModelSpec
 from model.engines.cuda.gpus import Gpu
 from model.engines.libraries import Library, Runtime, load_library
-from model.engines.opener import check_plan, find_plan, open_backend, open_tensorrt
+from model.engines.opener import OutdatedPlanError, check_plan, find_plan, open_backend, open_tensorrt
 from model.engines.plans import ANY_GPU, PlanKey, PlanStore, read_plan
 from model.engines.sidecar import read_sidecar, write_sidecar
 from model.store import ModelStore
@@ -86,6 +86,16 @@ def test_a_damaged_engine_is_refused(path: Path, suffix: str, data: bytes | None
 def test_an_engine_that_does_not_fit_here_is_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(SetupError, match=says):
         check_plan(plan(**changes), TENSORRT, L4, SIDECAR.onnx_sha256, KEY.command)
+
+
+def test_an_rtx_engine_for_other_gpus_names_the_command_for_all_of_them() -> None:
+    rtx = Library(Runtime.TENSORRT_RTX, ModuleType("tensorrt_rtx"), "1.7.1.116")
+    old = plan(runtime="tensorrt-rtx", runtime_version="1.7.1.116", compute_capabilities=("8.6", "8.9"))
+    with pytest.raises(OutdatedPlanError) as caught:
+        check_plan(old, rtx, replace(L4, compute_capability="7.5"), SIDECAR.onnx_sha256, "mattemill engine build tiny")
+    assert caught.value.hint == (
+        "mattemill engine build tiny --compute-capability 8.6 --compute-capability 8.9 --compute-capability 7.5"
+    )
 
 
 def test_an_engine_that_fits_is_found(tmp_path: Path) -> None:
