@@ -21,6 +21,7 @@ from model.catalogue import ModelSpec
 from model.engines.cuda.gpus import Gpu, Inventory
 from model.engines.libraries import Library, Runtime
 from model.engines.messages import Messages
+from model.engines.opener import check_driver
 from model.engines.plans import ANY_GPU, PlanKey, PlanStore, write_whole
 from model.engines.sidecar import Profile, Sidecar
 from model.store import ModelStore
@@ -96,6 +97,8 @@ class EngineBuilder:
             KeyboardInterrupt: on Ctrl-C; nothing was written then either.
         """
         key = self.key(model, options.precision)
+        if key.runtime is Runtime.TENSORRT and self._inventory is not None:
+            check_driver(self._library, self._inventory)
         spec = self._models.spec(model)
         source = self._models.path(model).read_bytes()
         check_contract(source, spec.size_buckets, model)

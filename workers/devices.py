@@ -84,6 +84,8 @@ def choose_devices(
         SetupError: names the device, driver or package that is missing, and what mends it.
     """
     if devices.startswith("fake:"):
+        if engine is not None:
+            raise SetupError(f"{devices} is an engine of its own.", f"leave out --engine {engine}")
         return [str(Assignment.parse(devices))]
     if devices == CPU:
         if engine not in (None, *_CPU_ENGINES):

@@ -6,6 +6,7 @@ They are the same in `tensorrt` 10.12 to 11.4 and in TensorRT for RTX; the tests
 from collections.abc import Sequence
 from typing import Protocol
 
+from model.engines.base import EngineError
 from model.engines.libraries import Library
 from model.engines.messages import Messages
 
@@ -92,7 +93,11 @@ class Api(Protocol):
     """The module, as far as the engine loop needs it."""
 
     def runtime(self) -> RuntimeObject:
-        """A runtime."""
+        """A runtime.
+
+        Raises:
+            EngineError: when it cannot start.
+        """
         ...
 
     def memory_is_ours(self) -> object:
@@ -129,7 +134,10 @@ class LoadedApi:
 
     def runtime(self) -> RuntimeObject:
         """See `Api.runtime`."""
-        made: RuntimeObject = self._module.Runtime(self._messages.logger)
+        try:
+            made: RuntimeObject = self._module.Runtime(self._messages.logger)
+        except TypeError as error:  # what the bindings make of a null pointer
+            raise EngineError(f"TensorRT's runtime cannot start: {self.complaint()}.") from error
         return made
 
     def memory_is_ours(self) -> object:

@@ -110,7 +110,7 @@ class TensorRTEngine:
                 index, largest = profiles[size_bucket]
                 self._lanes[size_bucket] = _Lane(self._context(engine, index), largest, largest)
             self._backend.synchronise()
-        except DeviceError as error:
+        except EngineError as error:
             raise self._refused(f"cannot run here: {error}") from error
 
     def _check_ends(self, engine: CudaEngine) -> None:

@@ -26,8 +26,11 @@ from engine_build.progress import Progress
 from engine_build.verify import Verifier
 from engine_build.wrap import wrap
 from model.catalogue import ModelSpec, shipped
+from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory
+from model.engines.fake import FakeEngine
 from model.engines.libraries import Library, Runtime, load_library
+from model.engines.onnx import OnnxEngine
 from model.engines.opener import find_plan
 from model.engines.sidecar import Profile, read_sidecar
 from model.store import ModelStore
@@ -315,6 +318,28 @@ def test_verify_tells_a_good_engine_from_a_damaged_one(tmp_path: Path, builder: 
     assert states(tmp_path) == ["ok", "BAD", "not run"]
     built.path.write_bytes(built.path.read_bytes()[:-1])
     assert states(tmp_path) == ["BAD"]
+
+
+@pytest.mark.parametrize(("right", "state"), [(True, "ok"), (False, "BAD")])
+def test_verify_compares_what_the_gpu_gives(
+    tmp_path: Path, builder: EngineBuilder, rtx: Library, monkeypatch: pytest.MonkeyPatch, right: bool, state: str
+) -> None:
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    builder.build("tiny", FAST, silent())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+    def opened(model: str, home: Path, *_: object) -> Engine:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == L4.uuid
+        store = ModelStore(home)
+        return OnnxEngine(store.path(model), store.spec(model), 1, 1) if right else FakeEngine(0, (SIZE,), 1)
+
+    monkeypatch.setattr("engine_build.verify.open_tensorrt", opened)
+    here = Inventory("580.65.06", "13.0", (L4,))
+    check = Verifier(tmp_path, 1, Bound(), lambda: here, lambda _: rtx).verify("tiny", Runtime.TENSORRT_RTX)[-1]
+    assert check.state == state
+    assert "in the mean" in check.reason
+    assert (check.parity is not None) == right
 
 
 def command(home: Path, *words: str) -> tuple[list[str], dict[str, str]]:

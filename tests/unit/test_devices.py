@@ -100,6 +100,8 @@ def test_the_processor_and_the_fake_need_no_driver() -> None:
     assert choose_devices("cpu", inventory=no_driver) == ["onnx@cpu"]
     assert choose_devices("cpu", "torch", inventory=no_driver) == ["torch@cpu"]
     assert choose_devices("fake:2.5", inventory=no_driver) == ["fake:2.5"]
+    with pytest.raises(SetupError, match=r"fake:2.5 is an engine of its own.*leave out --engine onnx"):
+        choose_devices("fake:2.5", "onnx", inventory=no_driver)
     with pytest.raises(SetupError, match="tensorrt does not run on the processor"):
         choose_devices("cpu", "tensorrt", inventory=no_driver)
 
@@ -276,3 +278,15 @@ def test_the_real_nvml_has_every_name_that_is_asked_for() -> None:
         NVML_DEVICE_MIG_ENABLE NVMLError
     """
     assert [name for name in names.split() if not hasattr(pynvml, name)] == []
+
+
+@pytest.mark.parametrize(
+    "options", [["--devices", "77"], ["--devices", "cpu", "--engine", "tensorrt"], ["--devices", "x"]]
+)
+def test_the_command_refuses_with_one_sentence(options: list[str]) -> None:
+    line = [sys.executable, "-m", "producer.commands", "worker", "gpu", *options]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=dict(os.environ))
+    assert done.returncode == 2
+    assert done.stderr.startswith("mattemill: ")
+    assert " Hint: " in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -4,12 +4,16 @@ import inspect
 import json
 import subprocess
 import sys
+from enum import Enum
 from functools import cache
+from types import ModuleType
 
 import pytest
 
-from model.engines.api import CudaEngine, ExecutionContext, RuntimeObject
+from model.engines.api import CudaEngine, ExecutionContext, LoadedApi, RuntimeObject
+from model.engines.base import EngineError
 from model.engines.cuda.device import DeviceBackend
+from model.engines.libraries import Library, Runtime
 from tests.fake_gpu import FakeContext, FakeCudaEngine, FakeDevice, FakeRuntime
 
 CLASSES = {"IExecutionContext": ExecutionContext, "ICudaEngine": CudaEngine, "Runtime": RuntimeObject}
@@ -94,3 +98,24 @@ def public(cls: type) -> dict[str, tuple[str, ...]]:
         name: tuple(inspect.signature(one).parameters) if inspect.isfunction(one) else ()
         for name, one in members.items()
     }
+
+
+def test_a_runtime_that_cannot_start_is_an_error_in_tensorrts_own_words() -> None:
+    class Severity(Enum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+
+    class Logger:
+        pass
+
+    Logger.Severity = Severity  # type: ignore[attr-defined]
+
+    def runtime(logger: object) -> object:
+        logger.log(Severity.ERROR, "CUDA driver version is insufficient")  # type: ignore[attr-defined]
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    module = ModuleType("tensorrt")
+    module.__dict__.update(ILogger=Logger, Runtime=runtime)
+    api = LoadedApi(Library(Runtime.TENSORRT, module, "11.4.0.106"))
+    with pytest.raises(EngineError, match="cannot start: CUDA driver version is insufficient"):
+        api.runtime()
