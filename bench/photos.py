@@ -28,4 +28,6 @@ def crops(count: int, megapixels: tuple[float, float], seed: int = 0) -> Iterato
         pixels = cv2.resize(crop, size, interpolation=way)
         if random_.random() < 0.5:
             pixels = pixels[:, ::-1]
-        yield f"{number:05d}.jpg", simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90)
+        # Colours at half resolution, as cameras and web sites store them.
+        jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=90, colorsubsampling="420")
+        yield f"{number:05d}.jpg", jpeg

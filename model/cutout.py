@@ -16,7 +16,7 @@ from model.codecs.png import PngWriter, encode_png
 from model.codecs.probe import probe
 from model.compiled import compiled
 from model.foreground import cut_out, estimate
-from model.refine import refine
+from model.refine import guide, refine
 from model.shrink import shrink
 from model.subject import Box, framed, subject_box, suspects, tightened
 from pipeline.errors import Code, PermanentError
@@ -106,11 +106,12 @@ def cut(picture: Picture, alpha: UInt8, recipe: Recipe) -> tuple[Cut, bool]:
     height = max(1, min(len(picture.rgb), round(picture.full_height * scale)))
     width = max(1, min(picture.rgb.shape[1], round(picture.full_width * scale)))
     rgb = shrink(picture.rgb, height, width)
-    fine = refine(alpha, rgb)
+    small = guide(alpha, rgb)
+    fine = refine(alpha, rgb, small)
     if own is not None and not own_alone:
-        fine = np.minimum(fine, refine(own, rgb))
+        fine = np.minimum(fine, refine(own, rgb, rgb))
     # An alpha that came with the picture has had its colours cleaned, or never had a background.
-    colours = estimate(rgb, alpha) if recipe.despill and recipe.needs_colours and not own_alone else None
+    colours = estimate(small, alpha) if recipe.despill and recipe.needs_colours and not own_alone else None
     shown = Box(0, 0, height, width)
     region = _region(alpha, height, width) if recipe.crop else None
     if region is not None:

@@ -14,8 +14,8 @@ UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 # The longest side of the two copies that colours are estimated on, and the radius of the blur in each, in pixels.
-_COARSE: Final = (64, 3)
-_FINE: Final = (256, 2)
+_COARSE: Final = (64, 2)
+_FINE: Final = (192, 1)
 _TRACE: Final = np.float32(1e-4)
 
 

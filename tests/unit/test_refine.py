@@ -2,9 +2,13 @@ import cv2
 import numpy as np
 import pytest
 
-from model.refine import refine
+from model import refine as refining
 from model.shrink import shrink
-from tests.drawings import composed, disc, error, shrunk
+from tests.drawings import UInt8, composed, disc, error, shrunk
+
+
+def refine(alpha: UInt8, rgb: UInt8) -> UInt8:
+    return refining.refine(alpha, rgb, refining.guide(alpha, rgb))
 
 
 @pytest.mark.parametrize("factor", [0.7, 1, 1.3, 2, 2.1, 3.7, 8, 12.5])
