@@ -14,7 +14,7 @@ from model.engines.base import Engine
 from model.evaluation.dataset import Pair
 from model.evaluation.metrics import Measures, measure, score
 from model.preprocess import content, letterbox
-from model.refine import refine
+from model.refine import guide, refine
 from model.size_buckets import fit
 from pipeline.ids import SizeBucket
 
@@ -141,7 +141,8 @@ def matte(engine: Engine, pair: Pair) -> tuple[NDArray[np.uint8], SizeBucket, fl
     started = time.process_time()
     alpha = engine.infer(image[None])[0]
     milliseconds = (time.process_time() - started) * 1000
-    return refine(content(alpha, box), rgb), size, milliseconds
+    part = content(alpha, box)
+    return refine(part, rgb, guide(part, rgb)), size, milliseconds
 
 
 def machine(facts: Path = Path("/proc/cpuinfo")) -> str:
