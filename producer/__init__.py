@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from producer.api import Producer, Run, StallError, Summary
+    from producer.api import Producer, Run, StallError
+    from producer.summary import Summary
 
 __all__ = ["Producer", "Run", "StallError", "Summary"]
 

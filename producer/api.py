@@ -4,19 +4,21 @@ import posixpath
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from model.catalogue import ModelSpec, find
 from model.store import ModelStore
 from pipeline.errors import Code, ItemError, MattemillError, SetupError
 from pipeline.ids import ETag, Key, Location, RunId
 from pipeline.ledger import Counts, Ledger, Listing, check, connect, failure_row
+from pipeline.manifest import read_rows
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import recipe_of, recipe_text
 from pipeline.runs import FINGERPRINT, HIGH, NORMAL, Item, RunSpec, is_image_name, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Listed, ObjectStore
+from producer.summary import Summary, summarise
 
 _PAGE = 500
 _HEADS = 16
@@ -29,28 +31,13 @@ class StallError(MattemillError):
     """Nothing has moved for too long; the message says what was waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The closing table of a run; `failures` are rows with key, code and reason."""
-
-    run: RunId
-    listed: int
-    done: int
-    skipped: int
-    failed: int
-    failures: tuple[dict[str, object], ...]
-    seconds: float
-    images_per_second: float
-    engine: str
-    model: str
-
-
 class Run:
     """A handle on a run; any machine that reaches the ledger can have one."""
 
-    def __init__(self, id: RunId, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, id: RunId, ledger: Ledger, store: ObjectStore, settings: Settings) -> None:
         self.id = id
         self._ledger = ledger
+        self._store = store
         self._settings = settings
 
     def counts(self) -> Counts:
@@ -92,29 +79,11 @@ class Run:
 
     def summary(self) -> Summary:
         """The closing table, as far as the run is."""
-        counts = self.counts()
-        failures, engine = [], ""
-        for row in self.results():
-            if row["outcome"] == "failed":
-                failures.append({name: row[name] for name in ("key", "code", "reason")})
-            engine = str(row.get("engine") or engine)
-        seconds = max(counts.moved - counts.created, 0.001)
-        return Summary(
-            run=self.id,
-            listed=counts.listed,
-            done=counts.done,
-            skipped=counts.skipped,
-            failed=counts.failed,
-            failures=tuple(failures),
-            seconds=round(seconds, 3),
-            images_per_second=round(counts.done / seconds, 3),
-            engine=engine,
-            model=self._ledger.spec(self.id).model,
-        )
+        return summarise(self._ledger.spec(self.id), self.counts(), self.results())
 
     def results(self) -> Iterator[dict[str, object]]:
         """The row of every finished item."""
-        yield from self._ledger.rows(self.id)
+        yield from read_rows(self._store, self._ledger, self._ledger.spec(self.id))
 
     def failures(self) -> list[dict[str, object]]:
         """Key, code and reason of every failed item."""
@@ -146,11 +115,11 @@ class Producer:
             SetupError: when the ledger does not know it.
         """
         self._ledger.counts(RunId(run_id))
-        return Run(RunId(run_id), self._ledger, self._settings)
+        return Run(RunId(run_id), self._ledger, self._store, self._settings)
 
     def runs(self) -> list[Run]:
         """The runs that the ledger knows, newest first."""
-        return [Run(id, self._ledger, self._settings) for id in self._ledger.runs()]
+        return [Run(id, self._ledger, self._store, self._settings) for id in self._ledger.runs()]
 
     def sweep(
         self,
@@ -258,7 +227,7 @@ class Producer:
                     added, page, buffer = added + self._page(spec, page, buffer, pool), page + 1, []
             added += self._page(spec, page, buffer, pool)
         self._ledger.close_listing(spec.run, added)
-        return Run(spec.run, self._ledger, self._settings)
+        return Run(spec.run, self._ledger, self._store, self._settings)
 
     def _page(
         self, spec: RunSpec, page: int, rows: list[Listed | tuple[Key, ItemError]], pool: ThreadPoolExecutor

@@ -20,9 +20,10 @@ from pipeline.ledger import Ledger, connect
 from pipeline.runs import is_image_name
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
-from producer.api import Producer, Run, Summary
+from producer.api import Producer, Run
 from producer.files import check_folder, write_file
 from producer.samples import expected_failures, samples
+from producer.summary import Summary
 from workers.app import make_app
 from workers.local.ports import free_ports, is_free
 from workers.local.process import Child
@@ -36,13 +37,16 @@ _PATIENCE = 10.0
 _START_SECONDS = 120.0
 
 
-def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], show: Callable[[Summary], None]) -> int:
+_Follow = Callable[[Run, Callable[[], None]], Summary]
+
+
+def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Summary], None]) -> int:
     """Run it; 0 when the outcome is the expected one, 1 otherwise.
 
     Args:
         photos: a folder of the user's own pictures; None takes the sample photos.
         out: where cutouts and report go.
-        follow: waits for a run and shows its progress.
+        follow: waits for a run and shows its progress; calls now and then what it is given.
         show: prints the closing table.
 
     Raises:
@@ -60,9 +64,9 @@ def run_demo(photos: Path | None, out: Path, follow: Callable[[Run], Summary], s
                 store.create_bucket(bucket)
             for name, body in bodies:
                 _put(store, name, body)
-            with _workers(out / "workers.log"):
+            with _workers(out / "workers.log") as workers:
                 run = Producer(settings, store).sweep(f"s3://{_SOURCE}/", f"s3://{_TARGET}/")
-                summary = follow(run)
+                summary = follow(run, lambda: _check_alive(workers))
             _save(run, settings, store, out)
     show(summary)
     click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
@@ -128,8 +132,7 @@ def _until_they_answer(workers: list[Child], settings: Settings, stop: threading
 def _check_alive(children: list[Child]) -> None:
     for child in children:
         if child.poll() is not None:
-            last = (child.output().splitlines() or ["It printed nothing."])[-1]
-            raise SetupError(f"{child.name} has ended: {last[-500:]}")
+            raise SetupError(f"{child.name} has ended.", f"its last lines are in {child.log}")
 
 
 def _flower(settings: Settings, port: int, password: str, log: Path) -> Child:
@@ -216,8 +219,9 @@ def _workers(log: Path, devices: str = "cpu") -> Iterator[list[Child]]:
         finally:
             for child in children:
                 child.terminate()  # all at once, and then wait for each
+            deadline = time.monotonic() + grace
             for child in children:
-                child.stop(grace)
+                child.stop(max(deadline - time.monotonic(), 0))
 
 
 def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:

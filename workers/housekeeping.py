@@ -14,6 +14,7 @@ from pipeline.errors import SetupError
 from pipeline.ids import RunId
 from pipeline.jobs import ENCODE_QUEUE, LONGEST, Job
 from pipeline.ledger import LEADER, WAKE, Fed, Ledger
+from pipeline.manifest import PART_ROWS
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from workers.app import length, oldest
@@ -40,6 +41,7 @@ class Housekeeper:
             large report neither costs the lead nor holds up other runs. Its error is kept with the run, except
             StoppedError, which leaves the run to the next leader.
         settings: marks and timeouts.
+        part: moves rows of a long run from Redis into a part of its manifest; called beside `finish`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Housekeeper:
         publish: Callable[[Sequence[Job], int], None],
         finish: Callable[[RunId], None],
         settings: Settings,
+        part: Callable[[RunId], None] = lambda run: None,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
@@ -58,6 +61,8 @@ class Housekeeper:
         self._reclaimed = 0.0
         self._reports = ThreadPoolExecutor(1, thread_name_prefix="reports")
         self._closing: dict[RunId, Future[None]] = {}
+        self._parts: dict[RunId, Future[None]] = {}
+        self._part = part
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +103,8 @@ class Housekeeper:
         counts = self._ledger.counts(run)
         if counts.state == "listed" and counts.pending == 0:
             self._close(run)
+        elif reclaim and self._ledger.row_count(run) >= PART_ROWS:
+            self._write_part(run)
 
     def _feed(self, spec: RunSpec) -> None:
         """Fill the matte queues up to the mark when they are half empty: seldom and much makes full messages."""
@@ -139,6 +146,14 @@ class Housekeeper:
                 log.warning("queue_unreadable", queue=queue, error=str(error))
         return found
 
+    def _write_part(self, run: RunId) -> None:
+        writing = self._parts.get(run)
+        if writing is not None and not writing.done():
+            return
+        if writing is not None and (reason := writing.exception()) is not None:
+            log.warning("part_failed", run=run, error=str(reason))  # the rows stay in Redis; now once more
+        self._parts[run] = self._reports.submit(self._part, run)
+
     def _close(self, run: RunId) -> None:
         """Start writing the reports, or close the run when they are written."""
         closing = self._closing.get(run)
@@ -148,6 +163,7 @@ class Housekeeper:
         if not closing.done():
             return
         del self._closing[run]
+        self._parts.pop(run, None)
         reason = closing.exception()
         if isinstance(reason, StoppedError):
             return

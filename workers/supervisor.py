@@ -155,6 +155,7 @@ def keep_house(settings: Settings, stop: threading.Event) -> None:
         lambda jobs, priority: publish(app, jobs, priority),
         lambda run: write_reports(run, stop),
         settings,
+        lambda run: write_reports(run, stop, "part"),
     ) as keeper:
         while not stop.is_set():
             try:
@@ -169,15 +170,15 @@ def keep_house(settings: Settings, stop: threading.Event) -> None:
     client.close()
 
 
-def write_reports(run: RunId, stop: threading.Event) -> None:
-    """Write manifest, summary and report in a process of its own: pixels stay out of the supervisor.
+def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
+    """Write manifest, summary and report, or a "part", in a process of its own: pixels stay out of the supervisor.
 
     Raises:
         SetupError: when they cannot be written, or not in time.
         StoppedError: when `stop` was set before they were.
     """
     with tempfile.TemporaryFile() as said:
-        command = [sys.executable, "-m", "workers.finisher", run]
+        command = [sys.executable, "-m", "workers.finisher", run, *what]
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said)
         deadline = time.monotonic() + _FINISH_SECONDS
         try:

@@ -6,7 +6,7 @@ listing ──▶ todo ──feed──▶ waiting:<queue> ──take──▶ h
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from typing import TypeAlias, cast
@@ -190,15 +190,17 @@ class Ledger:
         return self._call("abandon_listing", run, int(self._settings.listing_timeout * 1e6)) == 1
 
     def close(self, run: RunId, error: str = "") -> None:
-        """The reports are written: the run is finished, and leaves Redis after the retention time."""
+        """The reports are written: the run is finished, and leaves Redis after the retention time.
+
+        Without an `error` its rows go at once: the manifest has them.
+        """
         keys = cast(list[bytes], self.client.keys(f"{_base(run).replace('{', '[{]').replace('}', '[}]')}:*"))
         with self.client.pipeline(transaction=True) as pipe:
             fields: _Fields = {"state": "finished", "report_error": error}
             pipe.hset(_base(run), mapping=fields)
             pipe.zrem(ACTIVE, run)
-            pipe.delete(
-                *(f"{_base(run)}:{name}" for name in ("claims", "queues", "tries", "deaths", "fed", "suspects"))
-            )
+            gone = ["claims", "queues", "tries", "deaths", "fed", "suspects", *(() if error else ("rows",))]
+            pipe.delete(*(f"{_base(run)}:{name}" for name in gone))
             for key in [_base(run).encode(), *keys]:
                 pipe.expire(key, self._settings.run_retention)
             pipe.execute()
@@ -300,18 +302,30 @@ class Ledger:
 
     # --- results
 
-    def rows(self, run: RunId) -> Iterable[dict[str, object]]:
-        """The row of every finished item, in the order of finishing, read in pages."""
+    def rows(self, run: RunId) -> Iterator[dict[str, object]]:
+        """The rows that are still here, in the order of finishing, read in pages; see `pipeline.manifest` for all."""
         last = "-"
-        while True:
-            page = cast(
-                list[tuple[bytes, dict[bytes, bytes]]], self.client.xrange(f"{_base(run)}:rows", last, "+", count=1000)
-            )
-            for _, fields in page:
-                yield json.loads(fields[b"row"])
-            if len(page) < 1000:
-                return
-            last = "(" + page[-1][0].decode()
+        while page := self._row_page(run, last, 1000):
+            yield from (json.loads(line) for _, line in page)
+            last = f"({page[-1][0]}"
+
+    def row_page(self, run: RunId, most: int) -> list[tuple[str, str]]:
+        """The oldest rows with their stream ids."""
+        return self._row_page(run, "-", most)
+
+    def row_count(self, run: RunId) -> int:
+        """How many rows are here."""
+        return self.client.xlen(f"{_base(run)}:rows")
+
+    def trim_rows(self, run: RunId, last: str) -> None:
+        """Drop the rows up to this stream id: they lie in a part of the manifest."""
+        milliseconds, number = last.split("-")
+        self.client.xtrim(f"{_base(run)}:rows", minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
+
+    def _row_page(self, run: RunId, first: str, most: int) -> list[tuple[str, str]]:
+        page = self.client.xrange(f"{_base(run)}:rows", first, "+", count=most)
+        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], page)
+        return [(id.decode(), fields[b"row"].decode()) for id, fields in entries]
 
 
 def _base(run: RunId) -> str:

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Callable
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.ledger import Counts
-from producer.api import Run, Summary
+from producer.api import Run
+from producer.summary import Summary
 
 FINISHED, SOME_FAILED, SETUP = 0, 1, 2
 
@@ -19,13 +21,14 @@ def print_json(data: object) -> None:
     click.echo(json.dumps(data, ensure_ascii=False))
 
 
-def follow(run: Run) -> Summary:
-    """Wait for a run behind a live progress bar (on standard error)."""
+def follow(run: Run, look: Callable[[], None] = lambda: None) -> Summary:
+    """Wait for a run behind a live progress bar (on standard error); `look` may raise to end the waiting."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("images", total=None)
 
         def show(counts: Counts) -> None:
+            look()
             bar.update(task, total=counts.listed or None, completed=counts.finished)
 
         return run.wait(show)

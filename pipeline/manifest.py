@@ -1,0 +1,154 @@
+"""The proof of a run: one line of JSON for every listed key, beside the output, in parts while the run goes on.
+
+    <reports>/parts/part-<first>-<last>-<sha8>.jsonl   rows in the order of finishing, named by their content
+    <reports>/manifest.jsonl                           all of them, once, when the run is closed
+    <reports>/manifest-00000.jsonl …                   the same in shards, for runs above 100 000 keys
+
+A part is written before its rows leave Redis, so a writer that dies loses nothing; its successor may write the same
+rows again in another part. The last line of a key wins.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Self, cast
+
+from pipeline.ids import Key
+from pipeline.ledger import Ledger
+from pipeline.runs import RunSpec
+from pipeline.storage import ObjectStore
+
+PART_ROWS = 5000
+SHARD_ROWS = 100_000
+_LARGEST = 1 << 30
+JSONL = "application/x-ndjson"
+
+
+class Rows:
+    """Rows of a run on a temporary disk file, one for each key; a context manager."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")  # a temporary file that goes with the connection
+        self._db.execute("CREATE TABLE rows (n INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, line TEXT)")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def add(self, rows: Iterable[dict[str, object]]) -> None:
+        """Add rows; a later one of the same key replaces the earlier."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO rows (key, line) VALUES (?, ?)",
+                ((row["key"], json.dumps(row, ensure_ascii=False, separators=(",", ":"))) for row in rows),
+            )
+
+    def __len__(self) -> int:
+        return cast(int, self._db.execute("SELECT COUNT(*) FROM rows").fetchone()[0])
+
+    def lines(self) -> Iterator[str]:
+        """Every row as JSON, in the order of finishing."""
+        for (line,) in self._db.execute("SELECT line FROM rows ORDER BY n"):
+            yield line
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        for line in self.lines():
+            yield json.loads(line)
+
+
+def write_part(store: ObjectStore, ledger: Ledger, spec: RunSpec, most: int = PART_ROWS) -> int:
+    """Move the oldest rows from Redis into a part; returns how many."""
+    page = ledger.row_page(spec.run, most)
+    if not page:
+        return 0
+    body = "".join(line + "\n" for _, line in page).encode()
+    first, last = (_sortable(page[index][0]) for index in (0, -1))
+    name = f"parts/part-{first}-{last}-{hashlib.sha256(body).hexdigest()[:8]}.jsonl"
+    place = spec.reports
+    store.put(place.bucket, Key(place.key + name), body, content_type=JSONL)
+    ledger.trim_rows(spec.run, page[-1][0])
+    return len(page)
+
+
+def read_rows(store: ObjectStore, ledger: Ledger, spec: RunSpec) -> Iterator[dict[str, object]]:
+    """The row of every finished item so far, wherever it lies by now; once each."""
+    place = spec.reports
+    shards = sorted(key for key in _keys(store, spec, "manifest") if key.endswith(".jsonl"))
+    if ledger.counts(spec.run).state == "finished" and shards:
+        for key in shards:
+            yield from _read(store, place.bucket, key)
+        return
+    with Rows() as rows:
+        collect(rows, store, ledger, spec)
+        yield from rows
+
+
+def collect(rows: Rows, store: ObjectStore, ledger: Ledger, spec: RunSpec) -> None:
+    """Add what lies in parts, then what is still in Redis."""
+    for key in sorted(_keys(store, spec, "parts/")):
+        rows.add(_read(store, spec.reports.bucket, key))
+    rows.add(ledger.rows(spec.run))
+
+
+def write_manifest(rows: Rows, store: ObjectStore, spec: RunSpec) -> list[str]:
+    """Write all rows, in shards when there are many; returns the names of the files."""
+    place, total = spec.reports, len(rows)
+    names: list[str] = []
+    buffer: list[str] = []
+
+    def flush() -> None:
+        name = "manifest.jsonl" if total <= SHARD_ROWS else f"manifest-{len(names):05d}.jsonl"
+        body = "".join(line + "\n" for line in buffer).encode()
+        store.put(place.bucket, Key(place.key + name), body, content_type=JSONL)
+        names.append(name)
+        buffer.clear()
+
+    for line in rows.lines():
+        buffer.append(line)
+        if len(buffer) == SHARD_ROWS:
+            flush()
+    if buffer or not names:
+        flush()
+    return names
+
+
+def delete_parts(store: ObjectStore, spec: RunSpec) -> None:
+    """Remove the parts of a run whose manifest is written."""
+    for key in list(_keys(store, spec, "parts/")):
+        store.delete(spec.reports.bucket, key)
+
+
+def read_manifest(store: ObjectStore, bucket: str, folder: str) -> Iterator[dict[str, object]]:
+    """The rows of a closed run's manifest, found below `folder`, a key prefix that ends in "/"."""
+    for key in sorted(key for key in _list(store, bucket, folder + "manifest") if key.endswith(".jsonl")):
+        yield from _read(store, bucket, key)
+
+
+def _keys(store: ObjectStore, spec: RunSpec, name: str) -> Iterator[Key]:
+    return _list(store, spec.reports.bucket, spec.reports.key + name)
+
+
+def _list(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Key]:
+    token = None
+    while True:
+        page = store.list_page(bucket, prefix, token)
+        yield from (row.key for row in page.objects)
+        token = page.token
+        if token is None:
+            return
+
+
+def _read(store: ObjectStore, bucket: str, key: Key) -> Iterator[dict[str, object]]:
+    for line in store.get(bucket, key, max_bytes=_LARGEST).body.decode().splitlines():
+        yield json.loads(line)
+
+
+def _sortable(stream_id: str) -> str:
+    milliseconds, number = stream_id.split("-")
+    return f"{int(milliseconds):015d}.{int(number):06d}"
