@@ -68,6 +68,10 @@ def bring(file: Path, wish: Wish, home: Path, report: Callable[[str], None]) -> 
         report(f"{wish.name} is imported and intact: {store.path(wish.name)}")
         return spec
     if is_wrapped(network):
+        if wish.recipe != Recipe():
+            raise SetupError(
+                "The file fulfils the contract already: no option changes it.", "leave all but --size away"
+            )
         model = network.model.SerializeToString(deterministic=True)
         report(f"The file fulfils the contract already; a batch differs by {prove_batch(model, sizes)} of 255 at most")
     else:

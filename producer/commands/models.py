@@ -75,12 +75,16 @@ def list_models(as_json: bool) -> None:
         if name not in here:
             models.append(Listed(known()[name], "not installed"))
             continue
-        card = store.card(name)
-        if card.footprint is None:
-            # Installed by a version that did not count.
-            from engine_build.census import count
+        try:
+            card = store.card(name)
+            if card.footprint is None:
+                # Installed by a version that did not count.
+                from engine_build.census import count
 
-            card = replace(card, footprint=count(store.path(name).read_bytes(), card.spec.size_buckets))
+                card = replace(card, footprint=count(store.path(name).read_bytes(), card.spec.size_buckets))
+        except SetupError as error:  # one damaged model must not hide the others
+            click.echo(f"mattemill: {error}", err=True)
+            continue
         models.append(Listed(card, "ships with Mattemill" if name in shipped() else "installed"))
     if as_json:
         click.echo(json.dumps(as_entries(models), ensure_ascii=False))

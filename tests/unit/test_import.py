@@ -337,6 +337,8 @@ def test_what_an_export_wrote_is_taken_as_it_is(tmp_path: Path, save: Callable[[
     bring(ModelStore(home).path("mine"), Wish("again", Recipe()), home, lambda _: None)
     assert np.array_equal(alpha_of(home, "again", photos(3)), alpha_of(home, "mine", photos(3)))
     assert ModelStore(home).spec("again").size_buckets == (SIZE,)
+    with pytest.raises(SetupError, match="no option changes it"):
+        bring(ModelStore(home).path("mine"), Wish("third", Recipe(HALF, ONE)), home, lambda _: None)
 
 
 def batch_lost() -> onnx.ModelProto:

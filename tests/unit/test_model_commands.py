@@ -92,3 +92,13 @@ def test_export_without_pytorch_says_what_to_install(library: str, home: Path, m
     assert isinstance(told.exception, SetupError)
     assert f"needs {library}" in str(told.exception)
     assert "mattemill[train]" in told.exception.hint
+
+
+def test_a_damaged_model_does_not_hide_the_others(home: Path, file: Path) -> None:
+    for name in ("first", "second"):
+        assert run("import", file, "--name", name).exit_code == 0
+    (home / "models/first/model.json").write_text("{")
+    told = run("list")
+    assert told.exit_code == 0
+    assert "second" in told.stdout
+    assert "first cannot be used" in told.stderr
