@@ -74,6 +74,7 @@ _BMP_HEADER_SIZES: Final = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 _SMALLEST_SNIFF: Final = 16
 _DNG_VERSION: Final = 50706
 _NEW_SUBFILE_TYPE: Final = 254
+_FAX: Final = frozenset(("tiff_ccitt", "group3", "group4"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,9 @@ def _read_with_pillow(data: bytes, format: str) -> Header:
             tags = image.tag_v2
             if _DNG_VERSION in tags or tags.get(_NEW_SUBFILE_TYPE, 0) & 1 or data[8:10] == b"CR":
                 raise _refused("a camera RAW file")
+            # Black and white scans; libtiff invents what it cannot decode of them, and calls that a warning.
+            if image.info.get("compression") in _FAX:
+                raise _refused("a fax (CCITT) TIFF")
             return Header(format, image.width, image.height, orientation_of(image))
         return _shown(format, image.width, image.height, orientation_of(image))
 

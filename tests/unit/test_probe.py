@@ -117,6 +117,13 @@ def test_a_raw_file_is_not_taken_for_its_thumbnail(tags: dict[int, object]) -> N
     assert caught.value.code is Code.UNSUPPORTED_FORMAT
 
 
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt"])
+def test_a_fax_is_refused(compression: str) -> None:
+    with pytest.raises(PermanentError, match="fax") as caught:
+        probe(picture("TIFF", mode="1", compression=compression))
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_header_that_is_cut_off(format: str) -> None:
     data = picture(format)
