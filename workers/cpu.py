@@ -16,6 +16,7 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from model.codecs.alpha import AlphaError, unpack_alpha
+from model.cutout import warm_up
 from pipeline.errors import ItemError
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
@@ -59,6 +60,8 @@ def run(concurrency: str, settings: Settings) -> None:
     parent = Ledger(connect(settings), settings)
     check(parent.client, settings)
     app = make_app(settings)
+    cv2.setNumThreads(1)
+    warm_up()  # before the children are forked: they share what was compiled
     child: _Child = {}
 
     @worker_process_init.connect(weak=False)

@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import cast
@@ -52,6 +53,7 @@ def _report(
 ) -> ReportData:
     latencies: list[float] = []
     chosen: list[dict[str, object]] = []
+    suspects = Counter[str]()
     step, due = max(summary.done / _CARDS, 1.0), 0.0
     for row in rows:
         if row["outcome"] == "done":
@@ -59,6 +61,7 @@ def _report(
                 chosen.append(row)
                 due += step
             latencies.append(sum(cast(dict[str, float], row.get("ms") or {}).values()))
+            suspects.update(cast(list[str], row.get("suspects") or []))
     return ReportData(
         run=spec.run,
         source=str(spec.source),
@@ -73,7 +76,12 @@ def _report(
         model=summary.model,
         started=datetime.fromtimestamp(counts.created, UTC),
         finished=datetime.fromtimestamp(counts.moved, UTC),
-        facts={"Weights": spec.weights[:16], "Recipe": spec.recipe, "Version": pipeline.__version__},
+        facts={
+            "Weights": spec.weights[:16],
+            "Recipe": spec.recipe,
+            "Version": pipeline.__version__,
+            "Suspicious mattes": ", ".join(f"{count} {name}" for name, count in suspects.most_common()) or "none",
+        },
         latencies_ms=latencies,
         cards=make_cards(spec, chosen, settings, store),
         failures=[FailureRow(str(row["key"]), str(row["code"]), str(row["reason"])) for row in summary.failures],
