@@ -1,27 +1,25 @@
-"""The command line as a user types it."""
+"""`mattemill demo`: what a newcomer sees, and that nothing of it stays behind."""
 
 import json
+import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.command_line import COMMAND, MARK, left_behind, run
 from tests.conftest import WaitUntil
+from tests.processes import photo
 
-COMMAND = [sys.executable, "-m", "producer.commands"]
 
-
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(300)
 def test_the_demo_shows_every_sample_and_leaves_nothing_behind(
-    environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil
+    alone: dict[str, str], short_tmp: Path, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(
-        [*COMMAND, "demo", "--out", str(out)], env=environment, capture_output=True, text=True, timeout=160, check=False
-    )
+    fresh = alone | {"MATTEMILL_HOME": str(tmp_path / "home")}
+    done = run(fresh, "demo", "--out", str(out), timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "listed 21 = done 17 + skipped 0 + failed 4" in done.stdout
     for code in ("truncated", "empty_object", "not_an_image", "too_large"):
@@ -31,95 +29,84 @@ def test_the_demo_shows_every_sample_and_leaves_nothing_behind(
     assert len((out / "manifest.jsonl").read_text("utf-8").splitlines()) == 21
     assert json.loads((out / "summary.json").read_text("utf-8"))["done"] == 17
     assert "产品 照片 01.jpg" in (out / "report.html").read_text("utf-8")
-
-    def nothing_left() -> bool:
-        mark = f"MATTEMILL_HOME={environment['MATTEMILL_HOME']}"
-        return not any(mark in _environ(process) for process in psutil.process_iter())
-
-    wait_until(nothing_left, 20)
+    wait_until(lambda: left_behind(alone[MARK], short_tmp) == [], 20)
+    assert list(short_tmp.iterdir()) == []
 
 
-def _environ(process: psutil.Process) -> list[str]:
-    try:
-        return [f"{name}={value}" for name, value in process.environ().items()]
-    except psutil.Error:
-        return []
+@pytest.mark.timeout(300)
+def test_own_photos_end_with_1_only_if_one_failed(alone: dict[str, str], photos: Path) -> None:
+    out = photos / "out"  # inside, as with `--photos .`: its cutouts are no photos
+    os.link(photos / "a.jpg", os.fsencode(photos) + b"/no utf-8 \xff.jpg")
+    good = run(alone, "demo", "--photos", str(photos), "--out", str(out), timeout=140)
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "listed 3 = done 3 + skipped 0 + failed 0" in good.stdout
+    assert (out / "cutouts" / "sub" / "b 产品.png").exists()
+
+    (photos / "cut off.jpg").write_bytes(photo(3)[:-300])
+    bad = run(alone, "demo", "--photos", str(photos), "--out", str(out), timeout=140)
+    assert bad.returncode == 1, bad.stdout + bad.stderr
+    assert "listed 4 = done 3 + skipped 0 + failed 1" in bad.stdout
+    assert "  cut off.jpg: truncated: " in bad.stdout
 
 
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        [], ["demo"], ["enqueue"], ["sweep"], ["status"], ["failures"], ["report"], ["cancel"], ["worker", "gpu"],
-        ["worker", "cpu"], ["model", "list"], ["model", "fetch"], ["doctor"],
-    ],
-)  # fmt: skip
-def test_every_face_has_help(arguments: list[str], environment: dict[str, str]) -> None:
-    done = run(environment, *arguments, "--help")
-    assert done.returncode == 0
-    assert done.stdout.startswith("Usage:")
-
-
-def test_set_up_errors_are_one_sentence_with_a_hint(environment: dict[str, str], s3_bucket: str) -> None:
-    cases = [
-        (
-            environment,
-            ["sweep", "s3://no-such-bucket-at-all/", "--to", f"s3://{s3_bucket}/x/"],
-            "no-such-bucket-at-all",
-        ),
-        (environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}, ["sweep", f"s3://{s3_bucket}/", "--to", "s3://o/x/"], ""),
-        (environment | {"MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, ["worker", "cpu"], "Redis"),
-        (environment | {"MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}, ["status"], "Redis"),
-        (environment, ["worker", "gpu"], "--devices cpu"),
-        (environment, ["worker", "gpu", "--devices", "cpu"], "mattemill model fetch u2netp"),
-        (environment | {"MATTEMILL_MAX_BATCH": "0"}, ["status"], "MATTEMILL_MAX_BATCH"),
-        (environment, ["status", "no-such-run"], "no-such-run"),
-    ]
-    for env, arguments, expected in cases:
-        done = run(env, *arguments)
-        assert done.returncode == 2, (arguments, done.stdout, done.stderr)
-        assert "Hint:" in done.stderr, (arguments, done.stderr)
-        assert expected in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGKILL"])
-def test_up_prints_what_to_paste_and_leaves_nothing_behind(
-    ending: str, environment: dict[str, str], tmp_path: Path, wait_until: WaitUntil
+    ("number", "whole_group"),
+    [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGKILL, False)],
+    ids=["Ctrl-C in a terminal", "INT to the parent", "TERM", "KILL"],
+)
+def test_whatever_ends_the_demo_nothing_of_it_lives_on(
+    number: signal.Signals,
+    whole_group: bool,
+    alone: dict[str, str],
+    short_tmp: Path,
+    photos: Path,
+    tmp_path: Path,
+    wait_until: WaitUntil,
 ) -> None:
-    mark = f"MATTEMILL_HOME={environment['MATTEMILL_HOME']}"
-    printed = tmp_path / "printed"
-    with printed.open("wb") as output:
-        parent = subprocess.Popen([*COMMAND, "up", "--devices", "fake:1"], env=environment, stdout=output)
+    for more in range(3, 150):
+        (photos / f"{more}.jpg").write_bytes(photo(more))
+    out, said = tmp_path / "out", tmp_path / "said"
+    with said.open("wb") as errors:
+        parent = subprocess.Popen(
+            [*COMMAND, "demo", "--photos", str(photos), "--out", str(out)],
+            env=alone, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
+        )  # fmt: skip
     try:
-        wait_until(lambda: "Ctrl-C" in printed.read_text(), 60)
-        text = printed.read_text()
-        theirs = dict(
-            line.removeprefix("export ").replace("'", "").split("=", 1)
-            for line in text.splitlines()
-            if "export" in line
-        )
-        wait_until(lambda: sum(mark in _environ(process) for process in psutil.process_iter()) >= 7, 60)
-        assert not any(
-            theirs["AWS_SECRET_ACCESS_KEY"] in " ".join(_cmdline(process)) for process in psutil.process_iter()
-        )
-        done = run(environment | theirs, "sweep", "s3://photos/", "--to", "s3://cutouts/", "--wait", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["listed"] == 0
+        log = out / "workers.log"
+        wait_until(lambda: parent.poll() is not None or (log.exists() and '"event": "matte"' in log.read_text()), 120)
+        assert parent.poll() is None, said.read_text()
+        assert left_behind(alone[MARK], short_tmp)
+        if whole_group:
+            os.killpg(parent.pid, number)
+        else:
+            parent.send_signal(number)
+        status = parent.wait(40)
     finally:
-        parent.send_signal(getattr(signal, ending))
-        parent.wait(60)
-    wait_until(lambda: not any(mark in _environ(process) for process in psutil.process_iter()), 30)
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: left_behind(alone[MARK], short_tmp) == [], 20)
+    assert "Traceback" not in said.read_text()
+    if number == signal.SIGKILL:
+        assert status == -signal.SIGKILL
+        return  # its folder goes when the next demo starts
+    assert status == 128 + number
+    assert list(short_tmp.iterdir()) == []
+    if number == signal.SIGINT:
+        assert said.read_text().splitlines()[-1] == "mattemill: stopped by Ctrl-C."
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+@pytest.mark.parametrize("module", ["click", "redis"])
+def test_ctrl_c_while_it_starts_is_no_traceback(module: str, alone: dict[str, str], tmp_path: Path) -> None:
+    # Stands for the user: the signal comes when this module is looked for, early and late in the imports.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = run(alone | {"PYTHONPATH": f"{tmp_path}:{alone['PYTHONPATH']}"}, "status")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "mattemill: stopped by Ctrl-C."

@@ -57,6 +57,10 @@ class Child:
         death_signal: what the kernel sends when the parent dies. SIGKILL cannot be ignored; SIGTERM lets the
             program tidy up.
 
+    Attributes:
+        name: as given.
+        log: as given.
+
     Raises:
         SetupError: when the log cannot be written or no process can be made.
     """
@@ -73,7 +77,7 @@ class Child:
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         self.name = name
-        self._log = log
+        self.log = log
         self._asked = False
         stub = [sys.executable, "-I", "-S", "-c", _STUB, str(os.getpid()), str(int(death_signal))]
         try:
@@ -126,7 +130,7 @@ class Child:
     def output(self) -> str:
         """Return the end of what this child has printed; "" when nothing can be read."""
         try:
-            with self._log.open("rb") as log:
+            with self.log.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
                 log.seek(max(self._log_start, size - _TAIL))
                 return log.read().decode(errors="replace").strip()

@@ -1,0 +1,73 @@
+"""`mattemill doctor`: a verdict a line, and what mends it."""
+
+import json
+from pathlib import Path
+
+import redis
+
+from pipeline.settings import Settings
+from tests.command_line import run
+from tests.conftest import WaitUntil
+from tests.processes import process
+
+
+def verdicts(environment: dict[str, str], *arguments: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
+    """Exit code, and for each check its states with what was told and the hint."""
+    done = run(environment, "doctor", "--json", *arguments)
+    assert done.stderr == ""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for check in json.loads(done.stdout)["checks"]:
+        found.setdefault(check["name"], []).append((check["state"], f"{check['told']} {check['hint']}"))
+    return done.returncode, found
+
+
+def test_nothing_is_there_and_each_line_says_what_to_do(alone: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, found = verdicts(
+        alone
+        | {"MATTEMILL_HOME": str(tmp_path / "file" / "home"), "MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0"}
+        | {"MATTEMILL_S3_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    )
+    assert status == 2
+    assert found["python"][0][0] == "ok"
+    assert "ONNX Runtime" in found["engine"][0][1]
+    for name, expected in (
+        ("home", "MATTEMILL_HOME"),
+        ("model", "mattemill model fetch u2netp"),
+        ("redis", "mattemill up"),
+        ("s3", "MATTEMILL_S3_ENDPOINT_URL"),
+    ):
+        assert found[name][0][0] == "bad", found
+        assert expected in found[name][0][1]
+
+
+def test_all_is_well_when_servers_and_workers_are_there(
+    environment: dict[str, str], fetched_home: Path, settings: Settings, s3_bucket: str, wait_until: WaitUntil
+) -> None:
+    environment |= {"MATTEMILL_HOME": str(fetched_home)}
+    status, found = verdicts(environment)
+    assert status == 2
+    assert [state for state, _ in found["workers"]] == ["bad", "bad"]
+    assert "mattemill worker gpu" in found["workers"][0][1]
+    assert found["s3"] == [("ok", f"{settings.s3_endpoint_url} answers and takes the credentials. ")]
+    command = ("producer.commands", "worker")
+    with process(environment, *command, "gpu", "--devices", "fake:1"), process(environment, *command, "cpu"):
+        wait_until(lambda: verdicts(environment)[0] == 0, 60)
+        status, found = verdicts(environment, f"s3://{s3_bucket}/in/", "s3://no-such-bucket-here/")
+    assert [state for state, _ in found["workers"]] == ["ok", "ok"]
+    assert [state for state, _ in found["s3"]] == ["ok", "ok", "bad"]
+    assert found["queues"][0][0] == "ok"
+    assert status == 2
+
+
+def test_what_would_lose_the_ledger_is_bad(environment: dict[str, str], settings: Settings) -> None:
+    with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            _, found = verdicts(environment | {"AWS_SECRET_ACCESS_KEY": "wrong"})
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+    assert ("bad", "noeviction") in [(state, "noeviction" * ("noeviction" in text)) for state, text in found["redis"]]
+    assert found["s3"][0][0] == "bad"
+    assert "AWS_SECRET_ACCESS_KEY" in found["s3"][0][1]
+    assert "mattemill model fetch u2netp" in found["model"][0][1]

@@ -1,0 +1,78 @@
+"""`mattemill up`: servers, workers and Flower for other terminals, as long as it runs."""
+
+import base64
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.command_line import COMMAND, MARK, left_behind, refused, run
+from tests.conftest import WaitUntil
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_up_prints_what_to_paste_and_leaves_nothing_behind(
+    ending: signal.Signals, alone: dict[str, str], short_tmp: Path, tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    printed, said = tmp_path / "printed", tmp_path / "said"
+    with printed.open("wb") as output, said.open("wb") as errors:
+        parent = subprocess.Popen(
+            [*COMMAND, "up", "--devices", "fake:1"], env=alone, stdout=output, stderr=errors, start_new_session=True
+        )
+    try:
+        wait_until(lambda: parent.poll() is not None or "Ctrl-C" in printed.read_text(), 120)
+        text = printed.read_text()
+        assert all(re.match(r"export [A-Z_3]+=|# ", line) for line in text.splitlines()), text
+        # Every word of it can be pasted into a shell, where the next command then finds everything.
+        pasted = subprocess.run(
+            ["bash", "-c", f"{text}\n{sys.executable} -m producer.commands doctor --json s3://photos/ s3://cutouts/"],
+            env=alone, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert pasted.returncode == 0, pasted.stdout + pasted.stderr
+        workers = [check["told"] for check in json.loads(pasted.stdout)["checks"] if check["name"] == "workers"]
+        assert [told.split(":")[0] for told in workers] == ["gpu", "cpu"]
+
+        secrets = re.findall(r"AWS_SECRET_ACCESS_KEY=(\S+)|redis://:([^@]+)@|password (\S+)", text)
+        assert len(secrets) == 3
+        lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+        assert not [line for line in lines for secret in secrets if max(secret) in line and "bash -c" not in line]
+        _look_at_flower(text)
+    finally:
+        parent.send_signal(ending)
+        status = parent.wait(60)
+    assert status == (0 if ending == signal.SIGINT else -ending), said.read_text()
+    assert "Traceback" not in said.read_text()
+    wait_until(lambda: left_behind(alone[MARK], short_tmp) == [], 30)
+    assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
+
+
+def _look_at_flower(text: str) -> None:
+    found = re.search(r"Flower: (\S+) user (\S+), password (\S+)", text)
+    assert found
+    url, user, password = found.groups()
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        direct.open(f"{url}broker", timeout=20)
+    assert refusal.value.code == 401
+    refusal.value.close()
+    login = base64.b64encode(f"{user}:{password}".encode()).decode()
+    request = urllib.request.Request(f"{url}broker", headers={"Authorization": f"Basic {login}"})
+    with direct.open(request, timeout=20) as answer:
+        page = answer.read().decode()
+    assert "matte.u2netp.320x320" in page  # it was started when the workers were there to ask
+    assert "encode" in page
+
+
+def test_a_port_that_is_taken_is_named(alone: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused(run(alone, "up", "--flower-port", port), f"Port {port} is taken", "--flower-port")
