@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.ledger import Counts
-from producer.run import Run
-from producer.summary import Summary
+from producer.api import Run, Summary
 
 FINISHED, SOME_FAILED, SETUP = 0, 1, 2
 
