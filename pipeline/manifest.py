@@ -15,10 +15,10 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, cast
 
-from pipeline.ids import Key
+from pipeline.ids import Key, Location
 from pipeline.ledger import Ledger
 from pipeline.runs import RunSpec
-from pipeline.storage import ObjectStore
+from pipeline.storage import Listed, ObjectStore
 
 PART_ROWS = 5000
 SHARD_ROWS = 100_000
@@ -124,21 +124,43 @@ def delete_parts(store: ObjectStore, spec: RunSpec) -> None:
         store.delete(spec.reports.bucket, key)
 
 
-def read_manifest(store: ObjectStore, bucket: str, folder: str) -> Iterator[dict[str, object]]:
-    """The rows of a closed run's manifest, found below `folder`, a key prefix that ends in "/"."""
-    for key in sorted(key for key in _list(store, bucket, folder + "manifest") if key.endswith(".jsonl")):
-        yield from _read(store, bucket, key)
+def read_manifest(store: ObjectStore, place: Location) -> Iterator[dict[str, object]]:
+    """The rows of a closed run's manifest in its reports' folder, a key prefix that ends in "/"."""
+    names = [row.key for row in list_keys(store, place.bucket, place.key + "manifest")]
+    for key in sorted(name for name in names if name.endswith(".jsonl")):
+        yield from _read(store, place.bucket, key)
+
+
+def remember(store: ObjectStore, spec: RunSpec) -> None:
+    """Say beside the reports that this run's manifest is the last one of its source and target."""
+    place = spec.reports
+    body = json.dumps({"run": spec.run, "bucket": place.bucket, "folder": place.key}).encode()
+    store.put(place.bucket, spec.pointer, body, content_type="application/json")
+
+
+def last_manifest(store: ObjectStore, spec: RunSpec) -> Iterator[dict[str, object]]:
+    """The rows of the last closed run of the same source and target; none when there is none.
+
+    Raises:
+        ItemError: when the manifest cannot be read.
+        ValueError: when it is no manifest.
+    """
+    if store.head(spec.reports.bucket, spec.pointer) is None:
+        return
+    last = json.loads(store.get(spec.reports.bucket, spec.pointer, max_bytes=1 << 20).body)
+    yield from read_manifest(store, Location(last["bucket"], last["folder"]))
 
 
 def _keys(store: ObjectStore, spec: RunSpec, name: str) -> Iterator[Key]:
-    return _list(store, spec.reports.bucket, spec.reports.key + name)
+    return (row.key for row in list_keys(store, spec.reports.bucket, spec.reports.key + name))
 
 
-def _list(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Key]:
+def list_keys(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Listed]:
+    """Every object below a prefix, page by page."""
     token = None
     while True:
         page = store.list_page(bucket, prefix, token)
-        yield from (row.key for row in page.objects)
+        yield from page.objects
         token = page.token
         if token is None:
             return

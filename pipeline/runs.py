@@ -42,6 +42,8 @@ class RunSpec:
         priority: `HIGH` or `NORMAL`.
         force: make outputs again that are already right.
         chunk: keys in one message; 0 lets the feeder choose.
+        reports_bucket: S3 bucket of the reports; "" puts them beside the outputs.
+        reports_prefix: what the keys of the reports begin with, when there is a bucket.
     """
 
     run: RunId
@@ -56,6 +58,8 @@ class RunSpec:
     priority: int = NORMAL
     force: bool = False
     chunk: int = 0
+    reports_bucket: str = ""
+    reports_prefix: str = ""
 
     def dump(self) -> str:
         """As JSON."""
@@ -80,7 +84,15 @@ class RunSpec:
     @property
     def reports(self) -> Location:
         """Where manifest, summary and report go; the underscore folder is never swept."""
+        if self.reports_bucket:
+            return Location(self.reports_bucket, f"{self.reports_prefix}_mattemill/{self.run}/")
         return Location(self.target_bucket, f"{self.target_prefix}_mattemill/{self.run}/")
+
+    @property
+    def pointer(self) -> Key:
+        """The key, in the reports' bucket, of what names the last manifest of this source and target."""
+        folder = self.reports.key.removesuffix(f"{self.run}/")
+        return Key(f"{folder}latest-{short_hash(f'{self.source} {self.target}')}.json")
 
     def output_key(self, key: Key) -> Key:
         """The output's key: the target prefix, the source's folders below the source prefix, the recipe's name."""

@@ -1,103 +1,46 @@
-"""The Python API: `Producer` lists and enqueues, `Run` is the handle of what it started."""
+"""The Python API: `Producer` lists and enqueues; `producer.run.Run` is the handle of what it started."""
 
+import itertools
 import posixpath
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from model.catalogue import ModelSpec, find
 from model.store import ModelStore
-from pipeline.errors import Code, ItemError, MattemillError, SetupError
-from pipeline.ids import ETag, Key, Location, RunId
-from pipeline.ledger import Counts, Ledger, Listing, check, connect, failure_row
-from pipeline.manifest import read_rows
+from pipeline.errors import Code, ItemError, SetupError
+from pipeline.ids import ETag, ItemId, Key, Location, RunId
+from pipeline.ledger import Ledger, Listing, check, connect, failure_row
+from pipeline.manifest import list_keys
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import recipe_of, recipe_text
-from pipeline.runs import FINGERPRINT, HIGH, NORMAL, Item, RunSpec, is_image_name, item_id, new_run_id, short_hash
+from pipeline.runs import HIGH, NORMAL, Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Listed, ObjectStore
-from producer.summary import Summary, summarise
+from producer.right import AlreadyRight
+from producer.run import Run
+from producer.selection import Selection
 
 _PAGE = 500
 _HEADS = 16
+_Found: TypeAlias = "Listed | tuple[Key, ItemError]"
+EVERYTHING = Selection()
 
 AnyRecipe = Recipe | str | Mapping[str, object] | None
 """A recipe, its text, or its parts by name; None is a transparent PNG."""
 
 
-class StallError(MattemillError):
-    """Nothing has moved for too long; the message says what was waited for."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a sweep would do: keys listed, to be made, already right, in conflict; bytes of the sources to be made."""
 
-
-class Run:
-    """A handle on a run; any machine that reaches the ledger can have one."""
-
-    def __init__(self, id: RunId, ledger: Ledger, store: ObjectStore, settings: Settings) -> None:
-        self.id = id
-        self._ledger = ledger
-        self._store = store
-        self._settings = settings
-
-    def counts(self) -> Counts:
-        """Where it stands, exact at this moment."""
-        return self._ledger.counts(self.id)
-
-    def wait(
-        self,
-        progress: Callable[[Counts], None] | None = None,
-        timeout: float | None = None,
-        stall_timeout: float | None = None,
-    ) -> Summary:
-        """Wait until every item has its outcome and the run is closed.
-
-        Args:
-            progress: called with the counts some times a second.
-            timeout: seconds after which to give up.
-            stall_timeout: seconds without any progress after which to give up; by default the setting's.
-
-        Raises:
-            StallError: says what it waited for.
-            SetupError: when the listing was incomplete.
-        """
-        patience = stall_timeout if stall_timeout is not None else self._settings.stall_timeout
-        deadline = time.monotonic() + timeout if timeout is not None else None
-        while True:
-            counts = self.counts()
-            if progress is not None:
-                progress(counts)
-            if counts.state == "finished":
-                if counts.error:
-                    raise SetupError(f"Run {self.id}: {counts.error}.", "sweep again: what is right is skipped")
-                return self.summary()
-            if counts.now - counts.moved > patience:
-                raise StallError(f"Run {self.id}: nothing has moved for {patience:g} s; {self._waits_for(counts)}.")
-            if deadline is not None and time.monotonic() > deadline:
-                raise StallError(f"Run {self.id}: not finished in {timeout:g} s; {self._waits_for(counts)}.")
-            time.sleep(0.1)
-
-    def summary(self) -> Summary:
-        """The closing table, as far as the run is."""
-        return summarise(self._ledger.spec(self.id), self.counts(), self.results())
-
-    def results(self) -> Iterator[dict[str, object]]:
-        """The row of every finished item."""
-        yield from read_rows(self._store, self._ledger, self._ledger.spec(self.id))
-
-    def failures(self) -> list[dict[str, object]]:
-        """Key, code and reason of every failed item."""
-        return list(self.summary().failures)
-
-    def cancel(self) -> None:
-        """Stop: what is not finished fails as cancelled."""
-        self._ledger.cancel(self.id)
-
-    def _waits_for(self, counts: Counts) -> str:
-        places = {name: count for name, count in self._ledger.places(self.id).items() if count}
-        if places:
-            return "it waits for " + ", ".join(f"{count} images in {name}" for name, count in places.items())
-        return f"its listing is {counts.state}" if counts.state == "listing" else "it waits for its closing"
+    listed: int
+    todo: int
+    skipped: int
+    conflicts: int
+    bytes: int
 
 
 class Producer:
@@ -130,14 +73,59 @@ class Producer:
         model: str | None = None,
         force: bool = False,
         priority: int = NORMAL,
+        selection: Selection = EVERYTHING,
+        reports_to: str = "",
     ) -> Run:
         """List a prefix and enqueue every image of it that is not already right.
+
+        Args:
+            source: where from, s3://bucket/prefix/.
+            to: where to, s3://bucket/prefix/.
+            recipe: what the cutouts are; by default PNG.
+            model: name of the model; by default the setting's.
+            force: make outputs again that are already right.
+            priority: `pipeline.runs.NORMAL` or `HIGH`.
+            selection: which of the listed keys.
+            reports_to: where manifest and report go, s3://bucket/prefix/; by default beside the outputs.
 
         Raises:
             SetupError: wrong address, bucket, credentials, recipe; unreachable servers.
         """
-        spec = self._open(_parse(source), _parse(to), recipe_of(recipe), model, force, priority)
-        return self._list(spec, self._listed(spec))
+        spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, priority, reports_to)
+        self._ledger.create(spec)
+        with AlreadyRight(self._store, spec, listed=True) as right:
+            return self._list(spec, self._listed(spec, selection), right)
+
+    def plan(
+        self,
+        source: str,
+        to: str,
+        *,
+        recipe: AnyRecipe = None,
+        model: str | None = None,
+        force: bool = False,
+        selection: Selection = EVERYTHING,
+    ) -> Plan:
+        """What `sweep` would do now; writes nothing anywhere.
+
+        Raises:
+            SetupError: as `sweep`.
+        """
+        spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, NORMAL, "")
+        outputs = set[ItemId]()
+        listed = todo = skipped = conflicts = size = 0
+        with AlreadyRight(self._store, spec, listed=True) as right, ThreadPoolExecutor(_HEADS) as pool:
+            for rows in _pages(self._listed(spec, selection)):
+                for entry in self._entries(spec, rows, right, pool):
+                    listed += 1
+                    if entry.item.id in outputs:
+                        conflicts += 1
+                    elif entry.outcome == "todo":
+                        todo, size = todo + 1, size + entry.item.bytes
+                    else:
+                        skipped += 1
+                    outputs.add(entry.item.id)
+        return Plan(listed, todo, skipped, conflicts, size)
 
     def enqueue(
         self,
@@ -159,31 +147,60 @@ class Producer:
             raise SetupError("One run takes one or more images of one bucket.", "enqueue each bucket on its own")
         folder = posixpath.commonpath([posixpath.dirname("/" + place.key) for place in places]).strip("/")
         source = Location(places[0].bucket, f"{folder}/" if folder else "")
-        spec = self._open(source, _parse(to), recipe_of(recipe), model, force, priority)
-        return self._list(spec, self._heads(spec, [Key(place.key) for place in places]))
+        spec = self._spec(source, _parse(to), recipe_of(recipe), model, force, priority, "")
+        return self._start(spec, [Key(place.key) for place in places])
 
-    def _open(
-        self, source: Location, target: Location, recipe: Recipe, model: str | None, force: bool, priority: int
+    def retry(self, run_id: str) -> Run:
+        """Enqueue again what failed in a run, as a run of its own with the same target, model and recipe.
+
+        Raises:
+            SetupError: when the ledger does not know the run, it is not finished, or nothing failed in it.
+        """
+        run = self.run(run_id)
+        if run.counts().state != "finished":
+            raise SetupError(f"Run {run_id} is not finished.", f"wait for it: mattemill status {run_id} --watch")
+        keys = [Key(str(row["key"])) for row in run.failures() if row["code"] != Code.OUTPUT_CONFLICT]
+        if not keys:
+            raise SetupError(
+                f"Nothing failed in run {run_id} that could be tried again.", "mattemill failures shows all"
+            )
+        return self._start(run.spec.with_run(new_run_id()), keys)
+
+    def _start(self, spec: RunSpec, keys: list[Key]) -> Run:
+        self._ledger.create(spec)
+        with AlreadyRight(self._store, spec, listed=False) as right:
+            return self._list(spec, self._heads(spec, keys), right)
+
+    def _spec(
+        self,
+        source: Location,
+        target: Location,
+        recipe: Recipe,
+        model: str | None,
+        force: bool,
+        priority: int,
+        reports_to: str,
     ) -> RunSpec:
         network = _model(self._settings, model or self._settings.model)
         check(self._ledger.client, self._settings)
-        for bucket in (source.bucket, target.bucket):
+        reports = _parse(reports_to) if reports_to else None
+        for bucket in (source.bucket, target.bucket, *([reports.bucket] if reports else [])):
             self._store.check_bucket(bucket)
-        spec = RunSpec(
+        return RunSpec(
             new_run_id(),
             source.bucket,
             source.key,
             target.bucket,
-            target.key if not target.key or target.key.endswith("/") else f"{target.key}/",
+            _folder(target.key),
             network.name,
             network.weights,
             tuple(str(size) for size in network.size_buckets),
             recipe=recipe_text(self._pinned(recipe, source.bucket)),
             priority=priority,
             force=force,
+            reports_bucket=reports.bucket if reports else "",
+            reports_prefix=_folder(reports.key) if reports else "",
         )
-        self._ledger.create(spec)
-        return spec
 
     def _pinned(self, recipe: Recipe, source_bucket: str) -> Recipe:
         """Hold a background image to what it is now, so that another one makes other cutouts."""
@@ -195,16 +212,10 @@ class Producer:
             raise SetupError(f"Recipe: there is no background image {place}.", "look for a typing mistake in its key")
         return recipe.pinned(head.etag)
 
-    def _listed(self, spec: RunSpec) -> Iterator[Listed | tuple[Key, ItemError]]:
-        token = None
-        while True:
-            page = self._store.list_page(spec.source_bucket, spec.source_prefix, token)
-            for row in page.objects:
-                if is_image_name(row.key) and not spec.is_own_output(row.key):
-                    yield row
-            token = page.token
-            if token is None:
-                return
+    def _listed(self, spec: RunSpec, selection: Selection) -> Iterator[Listed]:
+        listing = list_keys(self._store, spec.source_bucket, spec.source_prefix)
+        taken = (row for row in listing if selection.takes(spec, row.key))
+        return itertools.islice(taken, selection.limit)
 
     def _heads(self, spec: RunSpec, keys: list[Key]) -> Iterator[Listed | tuple[Key, ItemError]]:
         for key in keys:
@@ -218,21 +229,37 @@ class Producer:
             else:
                 yield Listed(key, head.etag, head.bytes)
 
-    def _list(self, spec: RunSpec, found: Iterator[Listed | tuple[Key, ItemError]]) -> Run:
-        added, page, buffer = 0, 0, list[Listed | tuple[Key, ItemError]]()
+    def _list(self, spec: RunSpec, found: Iterable[_Found], right: AlreadyRight) -> Run:
+        added = 0
         with ThreadPoolExecutor(_HEADS) as pool:
-            for row in found:
-                buffer.append(row)
-                if len(buffer) == _PAGE:
-                    added, page, buffer = added + self._page(spec, page, buffer, pool), page + 1, []
-            added += self._page(spec, page, buffer, pool)
+            for page, rows in enumerate(_pages(found)):
+                entries = self._conflicts(spec, self._entries(spec, rows, right, pool))
+                added += self._ledger.list_page(spec.run, page, entries)
         self._ledger.close_listing(spec.run, added)
         return Run(spec.run, self._ledger, self._store, self._settings)
 
-    def _page(
-        self, spec: RunSpec, page: int, rows: list[Listed | tuple[Key, ItemError]], pool: ThreadPoolExecutor
-    ) -> int:
-        entries = list(pool.map(lambda row: self._entry(spec, row), rows))
+    def _entries(
+        self, spec: RunSpec, rows: list[_Found], right: AlreadyRight, pool: ThreadPoolExecutor
+    ) -> list[Listing]:
+        """What is to become of each listed key; asks the target where nothing else tells whether it is right."""
+        guesses = [False if isinstance(row, tuple) else right.guess(row) for row in rows]
+        doubts = [row for row, guess in zip(rows, guesses, strict=True) if guess is None and not isinstance(row, tuple)]
+        answers = dict(zip((row.key for row in doubts), pool.map(right.ask, doubts), strict=True))
+        entries = []
+        for row, guess in zip(rows, guesses, strict=True):
+            if isinstance(row, tuple):
+                key, error = row
+                item = Item(item_id(spec.output_key(key)), key, ETag(""), 0, "")
+                failed = failure_row(key, error.code, error.reason)
+                entries.append(Listing("failed", item, short_hash(key), failed))
+                continue
+            item = Item(item_id(spec.output_key(row.key)), row.key, row.etag, row.bytes, spec.size_buckets[0])
+            skipped = right.row(row) if guess else answers.get(row.key)
+            entries.append(Listing("skipped" if skipped else "todo", item, short_hash(row.key), skipped))
+        return entries
+
+    def _conflicts(self, spec: RunSpec, entries: list[Listing]) -> list[Listing]:
+        """Of two sources that are written to one output, the second fails."""
         claimed = dict.fromkeys((entry.item.id for entry in entries), "")
         if entries:
             claimed.update(zip(claimed, self._ledger.claimed(spec.run, list(claimed)), strict=True))
@@ -243,22 +270,17 @@ class Producer:
                 row = failure_row(entry.item.key, Code.OUTPUT_CONFLICT, reason)
                 entries[index] = replace(entry, outcome="conflict", row=row)
             claimed[entry.item.id] = owner or entry.source
-        return self._ledger.list_page(spec.run, page, entries)
+        return entries
 
-    def _entry(self, spec: RunSpec, row: Listed | tuple[Key, ItemError]) -> Listing:
-        """What is to become of one listed key; asks the target whether its output is already right."""
-        if isinstance(row, tuple):
-            key, error = row
-            item = Item(item_id(spec.output_key(key)), key, ETag(""), 0, "")
-            return Listing("failed", item, short_hash(key), failure_row(key, error.code, error.reason))
-        item = Item(item_id(spec.output_key(row.key)), row.key, row.etag, row.bytes, spec.size_buckets[0])
-        if not spec.force:
-            output = spec.output_key(row.key)
-            there = self._store.head(spec.target_bucket, output)
-            if there is not None and there.metadata.get(FINGERPRINT) == spec.fingerprint(row.etag, row.bytes):
-                skipped: dict[str, object] = {"key": row.key, "outcome": "skipped", "output": output}
-                return Listing("skipped", item, short_hash(row.key), skipped)
-        return Listing("todo", item, short_hash(row.key))
+
+def _pages(found: Iterable[_Found]) -> Iterator[list[_Found]]:
+    rows = iter(found)
+    while page := list(itertools.islice(rows, _PAGE)):
+        yield page
+
+
+def _folder(prefix: str) -> str:
+    return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
 
 
 def _parse(url: str) -> Location:

@@ -20,9 +20,11 @@ from pipeline.ledger import Ledger, connect
 from pipeline.runs import is_image_name
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
-from producer.api import Producer, Run, Summary
+from producer.api import Producer
 from producer.files import check_folder, write_file
+from producer.run import Run
 from producer.samples import expected_failures, samples
+from producer.summary import Summary
 from workers.app import make_app
 from workers.local.ports import free_ports, is_free
 from workers.local.process import Child

@@ -51,13 +51,16 @@ def make_cutout(
         background = _background.of(store, settings, spec, recipe)
     cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage)
     with stage("upload"):
-        upload(store, spec, item, cutout, packed.engine)
+        output_etag = upload(store, spec, item, cutout, packed.engine)
     row: dict[str, object] = {
         "key": item.key,
         "outcome": "done",
         "output": spec.output_key(item.key),
         "bytes": item.bytes,
+        "etag": item.etag,
         "output_bytes": len(cutout.body),
+        "output_etag": output_etag,
+        "fingerprint": stamp(spec, item, cutout, packed.engine)[FINGERPRINT],
         "width": cutout.photo_width,
         "height": cutout.photo_height,
         "ms": milliseconds,
@@ -78,8 +81,8 @@ def upload(
     cutout: Cutout,
     engine: str,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Write the output so that two who do it at once do no harm.
+) -> ETag:
+    """Write the output so that two who do it at once do no harm; gives the ETag of what is there then.
 
     The store is looked at before every try: after one that broke off nobody knows whether it was written.
 
@@ -97,9 +100,9 @@ def upload(
             there = store.head(spec.target_bucket, key)
             # With `force` the first look does not count, but what another try has written meanwhile does.
             right = there is not None and there.metadata.get(FINGERPRINT) == metadata[FINGERPRINT]
-            if right and (tried or not spec.force):
-                return
-            store.put(
+            if there is not None and right and (tried or not spec.force):
+                return there.etag
+            return store.put(
                 spec.target_bucket,
                 key,
                 cutout.body,
@@ -112,8 +115,6 @@ def upload(
             continue
         except TransientError as error:
             last = error
-            continue
-        return
     raise last
 
 

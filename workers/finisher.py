@@ -14,7 +14,7 @@ import pipeline
 from pipeline.errors import MattemillError, SetupError
 from pipeline.ids import Key, RunId
 from pipeline.ledger import Counts, Ledger, connect
-from pipeline.manifest import Rows, collect, delete_parts, write_manifest, write_part
+from pipeline.manifest import Rows, collect, delete_parts, remember, write_manifest, write_part
 from pipeline.runs import RunSpec
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
@@ -42,9 +42,11 @@ def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store
             )
         manifest = write_manifest(rows, store, spec)
         summary = summarise(spec, counts, rows)
-        _put(store, spec, "summary.json", _summary_json(summary, manifest), "application/json")
+        about = {**asdict(summary), "manifest": manifest, "spec": asdict(spec)}
+        _put(store, spec, "summary.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n", "application/json")
         report = render_report(_report(spec, counts, summary, rows, settings, store))
         _put(store, spec, "report.html", report, "text/html; charset=utf-8")
+    remember(store, spec)
     delete_parts(store, spec)
 
 
@@ -86,10 +88,6 @@ def _report(
         cards=make_cards(spec, chosen, settings, store),
         failures=[FailureRow(str(row["key"]), str(row["code"]), str(row["reason"])) for row in summary.failures],
     )
-
-
-def _summary_json(summary: Summary, manifest: list[str]) -> str:
-    return json.dumps({**asdict(summary), "manifest": manifest}, ensure_ascii=False, indent=2) + "\n"
 
 
 def _put(store: S3Store, spec: RunSpec, name: str, text: str, content_type: str) -> None:

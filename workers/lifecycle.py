@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from pipeline.errors import SetupError
+from pipeline.errors import MattemillError
 from pipeline.log import configure
 from pipeline.settings import Settings, load_settings
 
@@ -34,7 +34,7 @@ def start(role: str, run: Callable[[str, Settings], None]) -> int:
         settings = load_settings()
         configure(settings, role=role)
         run(sys.argv[1], settings)
-    except SetupError as error:
+    except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
         return 2
     return 0

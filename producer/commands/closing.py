@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pipeline.ledger import Counts
-from producer.api import Run, Summary
+from producer.run import Run
+from producer.summary import Summary
 
 FINISHED, SOME_FAILED, SETUP = 0, 1, 2
 

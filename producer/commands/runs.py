@@ -1,6 +1,7 @@
-"""Commands about runs: sweep, enqueue, status, failures, report, cancel."""
+"""Commands about runs: sweep, enqueue, status, failures, report, retry, verify, cancel."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -8,14 +9,16 @@ from typing import TypeVar
 import click
 
 from pipeline.errors import ItemError, SetupError
-from pipeline.ids import Key, RunId
+from pipeline.ids import Key, Location, RunId
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import HIGH, NORMAL
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
-from producer.api import Producer, Run
-from producer.commands.closing import close, print_json
+from producer.api import Producer
+from producer.commands.closing import FINISHED, SOME_FAILED, close, print_json
 from producer.files import write_file
+from producer.run import Run
+from producer.selection import Selection
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _REPORT_BYTES = 1 << 31
@@ -38,7 +41,29 @@ def _starts_a_run(command: _Command) -> _Command:
 @click.command()
 @click.argument("source", metavar="S3_URL")
 @_starts_a_run
-def sweep(source: str, to: str, recipe: str | None, model: str | None, force: bool, wait: bool, as_json: bool) -> None:
+@click.option("--include", multiple=True, metavar="PATTERN", help="only keys like this, such as '*.jpg'; repeatable")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="no keys like this, such as '*/thumbs/*'; repeatable")
+@click.option("--limit", type=click.IntRange(min=1), help="at most that many keys")
+@click.option("--any-name", is_flag=True, help="take keys whatever their names end with")
+@click.option(
+    "--reports-to", default="", metavar="S3_URL", help="where manifest and report go; default: beside the outputs"
+)
+@click.option("--dry-run", is_flag=True, help="only count what would be done")
+def sweep(
+    source: str,
+    to: str,
+    recipe: str | None,
+    model: str | None,
+    force: bool,
+    wait: bool,
+    as_json: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    limit: int | None,
+    any_name: bool,
+    reports_to: str,
+    dry_run: bool,
+) -> None:
     """Enqueue every image below S3_URL that is not already right.
 
     Prints the run's id, or with --wait its closing table. Keys keep their folders: with the first line below,
@@ -51,7 +76,21 @@ def sweep(source: str, to: str, recipe: str | None, model: str | None, force: bo
       mattemill sweep s3://photos/shoes/ --to s3://cutouts/shoes/ --force --wait
       mattemill sweep s3://photos/shoes/ --to s3://cutouts/web/ --recipe "background=#ffffff,crop,square,max-side=1600"
     """
-    close(Producer().sweep(source, to, recipe=recipe, model=model, force=force), wait, as_json)
+    selection = Selection(include, exclude, limit, any_name)
+    if dry_run:
+        plan = Producer().plan(source, to, recipe=recipe, model=model, force=force, selection=selection)
+        if as_json:
+            print_json(dataclasses.asdict(plan))
+        else:
+            click.echo(
+                f"listed {plan.listed} = to be made {plan.todo} ({plan.bytes / 1e6:.1f} MB)"
+                f" + already right {plan.skipped} + conflicts {plan.conflicts}"
+            )
+        return
+    run = Producer().sweep(
+        source, to, recipe=recipe, model=model, force=force, selection=selection, reports_to=reports_to
+    )
+    close(run, wait, as_json)
 
 
 @click.command()
@@ -158,6 +197,42 @@ def cancel(run: str) -> None:
     click.echo(f"Run {run} is cancelled: {handle.counts().failed} images count as failed.")
 
 
+@click.command()
+@click.argument("run")
+@click.option("--wait", is_flag=True, help="wait for the end, print the closing table, exit 1 if any failed")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object, and nothing else")
+def retry(run: str, wait: bool, as_json: bool) -> None:
+    """Enqueue again what failed in RUN, as a run of its own."""
+    close(_producer().retry(run), wait, as_json)
+
+
+@click.command()
+@click.argument("run", metavar="RUN|S3_URL")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object")
+def verify(run: str, as_json: bool) -> None:
+    """Prove the sum of a closed run again from S3 alone; exit 1 when something does not hold any more.
+
+    A run's id is looked up in Redis; the address of its reports' folder works without Redis too.
+    """
+    from producer.verify import verify as look
+
+    settings = load_settings()
+    place = Location.parse(run) if run.startswith("s3://") else _producer().run(run).spec.reports
+    with S3Store(settings) as store:
+        verdict = look(store, place)
+    if as_json:
+        print_json(dataclasses.asdict(verdict))
+    else:
+        for sentence in verdict.wrong:
+            click.echo(sentence)
+        click.echo(
+            f"listed {verdict.listed} = done {verdict.done} + skipped {verdict.skipped} + failed {verdict.failed}: "
+            + ("the proof stands" if not verdict.wrong else f"{len(verdict.wrong)} do not hold")
+            + (f"; {verdict.newer} sources are newer" if verdict.newer else "")
+        )
+    sys.exit(SOME_FAILED if verdict.wrong else FINISHED)
+
+
 def _producer() -> Producer:
     """A producer whose Redis has answered: a wrong address is told at once, not after its tries."""
     settings = load_settings()
@@ -179,4 +254,4 @@ def _row(run: Run) -> dict[str, object]:
     return {"run": run.id, **dataclasses.asdict(counts), "pending": counts.pending}
 
 
-COMMANDS = (sweep, enqueue, status, failures, report, cancel)
+COMMANDS = (sweep, enqueue, status, failures, report, retry, verify, cancel)

@@ -95,7 +95,8 @@ def test_the_manifest_has_every_key_once_and_the_parts_go(
     ledger.close(spec.run)
     found = [entry["Key"] for entry in s3_client.list_objects_v2(Bucket=spec.target_bucket)["Contents"]]
     folder = f"out/_mattemill/{spec.run}/"
-    assert sorted(found) == [f"{folder}manifest.jsonl", f"{folder}report.html", f"{folder}summary.json"]
+    files = [f"{folder}manifest.jsonl", f"{folder}report.html", f"{folder}summary.json"]
+    assert sorted(found) == [*files, spec.pointer]
     body = s3_client.get_object(Bucket=spec.target_bucket, Key=f"{folder}manifest.jsonl")["Body"].read()
     assert [json.loads(line)["key"] for line in body.decode().splitlines()] == names
     assert ledger.row_count(spec.run) == 0

@@ -1,0 +1,33 @@
+"""Which of the listed keys a sweep takes."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from pipeline.ids import Key
+from pipeline.runs import RunSpec, is_image_name
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Shell patterns over the part of a key below the swept prefix; `*` also matches "/".
+
+    Attributes:
+        include: when there are any, a key must match one of them.
+        exclude: a key that matches one of them is left out.
+        limit: the most keys to take; None takes all.
+        any_name: take keys whatever their names end with, not only those that look like images.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    limit: int | None = None
+    any_name: bool = False
+
+    def takes(self, spec: RunSpec, key: Key) -> bool:
+        """Whether this key belongs to the sweep."""
+        if spec.is_own_output(key) or not (self.any_name or is_image_name(key)):
+            return False
+        name = key[len(spec.source_prefix) :]
+        if self.include and not any(fnmatchcase(name, pattern) for pattern in self.include):
+            return False
+        return not any(fnmatchcase(name, pattern) for pattern in self.exclude)
