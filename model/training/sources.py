@@ -133,7 +133,7 @@ SOURCES = (
                 "GPL-2.0-or-later",
             ),
             _take(
-                r"backgrounds/mate/(?!desktop/(MATE|Float|Green)|nature/FreshFlower)" + _PICTURE,
+                r"backgrounds/mate/(?!desktop/(MATE|Float)|nature/FreshFlower)" + _PICTURE,
                 "background",
                 "photo",
                 "GPL-2.0-or-later",
@@ -165,9 +165,13 @@ SOURCES = (
         "usr/share",
         (
             _take(
-                r"doc/opencv-doc/examples/data/(?!.*(chess|left|right|HappyFish|Blender|gradient|digits|sudoku|pca|tmpl|mask|notes|"
-                r"imageTextN|text|licenseplate|pic\d|rubberwhale|aloeGT|squares|opencv-logo|ellipses|stuff|aero|intelli|cards|board))"
-                + _PICTURE,
+                r"doc/opencv-doc/examples/data/(apple|butterfly|fruits|orange|smarties|squirrel_cls)\.",
+                "photo",
+                "photo",
+                "BSD-3-Clause",
+            ),
+            _take(
+                r"doc/opencv-doc/examples/data/(aloe[LR]|blox|box|box_in_scene|chicky_512|starry_night)\.",
                 "background",
                 "photo",
                 "BSD-3-Clause",

@@ -20,7 +20,10 @@ def object_of(path: str) -> str:
     taking two objects for one. In a folder of people the first word of the name is the person.
     """
     pure = PurePosixPath(path)
-    name = pure.stem.lower()
+    if "landscapes" in pure.parts:
+        return pure.parent.as_posix()  # parts of one panorama
+    # The two views of a stereo pair.
+    name = re.sub(r"(?<=[a-z])[A-Z]$", "", pure.stem).lower()
     if re.fullmatch(r"\d+x\d+", name):
         return pure.parent.as_posix()  # a wallpaper in several sizes
     if pure.parent.name == "People":

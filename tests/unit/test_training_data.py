@@ -87,6 +87,8 @@ def test_a_copyright_file_for_people_names_no_licences() -> None:
         ("Costumes/People/cassy-dancing-1.gif", "Costumes/People/cassy-sitting.gif"),
         ("portraits/dark-adept.png", "portraits/dark-adept+female.png"),
         ("wallpapers/Path/1920x1080.jpg", "wallpapers/Path/2560x1600.jpg"),
+        ("data/leuvenA.jpg", "data/leuvenB.jpg"),
+        ("stellarium/landscapes/guereins/guereins8-lgt.png", "stellarium/landscapes/guereins/guereins2.png"),
     ],
 )
 def test_pictures_of_one_object_share_its_name(first: str, second: str) -> None:
