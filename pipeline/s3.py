@@ -21,7 +21,7 @@ from pipeline.storage import Fetched, Head, Listed, Page, PreconditionFailedErro
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef
+    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, PutObjectOutputTypeDef
 
 _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 _CONNECT_TIMEOUT = 5.0
@@ -208,11 +208,13 @@ class S3Store:
         if_match: ETag | None = None,
         if_none_match: bool = False,
     ) -> ETag:
-        """Write a whole object atomically and return its ETag.
+        """Write a whole object atomically and return its ETag, which must be the MD5 of `body` where it is one.
 
-        After a `TransientError` nobody knows whether the object was written: look before the next try.
+        After a `TransientError` nobody knows whether the object was written: look before the next try. An object that
+        the store says is another than was sent is deleted, lest its metadata make it pass for right.
 
         Raises:
+            TransientError: UPLOAD_FAILED, also when the store took other bytes than were sent.
             PreconditionFailedError: the object that is there is not what `if_match` or `if_none_match` demands.
             ValueError: for metadata that is not printable ASCII, or both conditions at once.
         """
@@ -236,7 +238,11 @@ class S3Store:
             if condition and _is_conflict(error, if_match):
                 raise PreconditionFailedError(f"another object stands at {key!r}") from error
             raise item_error(error, Code.UPLOAD_FAILED) from error
-        return _etag(answer["ETag"])
+        etag = _etag(answer["ETag"])
+        if _is_md5(answer, etag) and _md5(body) != etag:
+            self.delete(bucket, key)
+            raise TransientError(Code.UPLOAD_FAILED, f"the store took other bytes than the {len(body)} that were sent")
+        return etag
 
     def delete(self, bucket: str, key: Key) -> None:
         """Delete an object; one that is not there is no error."""
@@ -265,15 +271,19 @@ def _read(answer: "GetObjectOutputTypeDef", etag: ETag | None, max_bytes: int) -
         ) from error
     if len(body) != announced:
         raise TransientError(Code.TRUNCATED, f"expected {announced} bytes, got {len(body)}")
-    if _is_md5(answer, found) and hashlib.md5(body, usedforsecurity=False).hexdigest() != found:
+    if _is_md5(answer, found) and _md5(body) != found:
         raise TransientError(Code.TRUNCATED, f"all {announced} bytes came, but their MD5 is not the object's ETag")
     return Fetched(body, found)
 
 
-def _is_md5(answer: "GetObjectOutputTypeDef", etag: ETag) -> bool:
+def _is_md5(answer: "GetObjectOutputTypeDef | PutObjectOutputTypeDef", etag: ETag) -> bool:
     # Of objects uploaded in parts, or encrypted with KMS or a key of the customer's, the ETag is something else.
     encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
     return not encrypted and _PLAIN_MD5.fullmatch(etag) is not None
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
 def _etag(header: str) -> ETag:

@@ -86,7 +86,7 @@ class ObjectStore(Protocol):
         if_match: ETag | None = None,
         if_none_match: bool = False,
     ) -> ETag:
-        """Write a whole object atomically and return its ETag.
+        """Write a whole object atomically, make sure that it is what was sent, and return its ETag.
 
         Raises:
             PreconditionFailedError: the object that is there is not what `if_match` or `if_none_match` demands.

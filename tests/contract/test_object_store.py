@@ -526,6 +526,20 @@ class TestSickS3:
         with sick_store(http("200 OK", b"body", f'ETag: "{etag}"\r\n{header}')) as (store, _):
             assert store.get("bucket", Key("a"), max_bytes=LARGE).body == b"body"
 
+    @pytest.mark.parametrize("conditional", [False, True])
+    def test_other_bytes_written_than_were_sent(self, conditional: bool) -> None:
+        wrong = http("200 OK", b"", f'ETag: "{hashlib.md5(b"other").hexdigest()}"\r\n')
+        with sick_store(wrong) as (store, server):
+            with fails(TransientError, Code.UPLOAD_FAILED):
+                store.put("bucket", Key("a"), b"sent", content_type=PNG, if_none_match=conditional)
+            assert [request.split(b" ")[0] for request in server.requests] == [b"PUT", b"DELETE"]
+
+    @pytest.mark.parametrize("header", ["", "x-amz-server-side-encryption: aws:kms\r\n"])
+    def test_an_etag_that_is_no_md5_tells_nothing_of_what_was_written(self, header: str) -> None:
+        etag = "0" * 32 if header else "0" * 32 + "-2"
+        with sick_store(http("200 OK", b"", f'ETag: "{etag}"\r\n{header}')) as (store, _):
+            assert store.put("bucket", Key("a"), b"sent", content_type=PNG) == etag
+
     def test_too_large_is_refused_before_the_body(self) -> None:
         answer = http("200 OK", b"", 'ETag: "abc-2"\r\n', length=10 << 30)
         with sick_store(answer, "hang") as (store, _), fails(PermanentError, Code.TOO_LARGE):
