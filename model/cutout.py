@@ -14,6 +14,7 @@ from model.codecs.lossy import encode_jpeg, encode_webp
 from model.codecs.metadata import exif_of
 from model.codecs.png import PngWriter, encode_png
 from model.codecs.probe import probe
+from model.codecs.shaper import Shaper, apply_shaper
 from model.compiled import compiled
 from model.foreground import cut_out, estimate
 from model.refine import guide, refine
@@ -199,6 +200,7 @@ def warm_up() -> None:
     render(made, Recipe())
     render(made, Recipe(background="#ffffff"))
     shrink(rgb, 16, 16)
+    apply_shaper(rgb, Shaper(np.zeros((3, 256), np.float32), np.eye(3, dtype=np.float32)))
 
 
 def _scale(recipe: Recipe, alpha: UInt8, height: int, width: int) -> float:

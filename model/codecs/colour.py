@@ -1,8 +1,8 @@
 """Any colours to sRGB, by the ICC profile where a picture has one."""
 
 import io
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Final
 
 import cv2
@@ -37,7 +37,10 @@ def to_srgb(pixels: npt.NDArray[np.uint8], icc: bytes | None) -> npt.NDArray[np.
         mode = "RGB"
     usable = transform if profile_mode == mode else None
     if mode == "RGB":
-        if usable is not None:
+        shape = _shaper(icc) if usable is not None and icc else None
+        if shape is not None:
+            shape(pixels)
+        elif usable is not None:
             for rows in _strips(pixels):
                 pixels[rows] = _apply(Image.fromarray(pixels[rows]), usable)
         return pixels
@@ -51,6 +54,16 @@ def to_srgb(pixels: npt.NDArray[np.uint8], icc: bytes | None) -> npt.NDArray[np.
 def is_rgb(pixels: npt.NDArray[np.uint8], icc: bytes | None) -> bool:
     """Whether pixels and a readable profile are both RGB, so that the one can be kept with the other."""
     return pixels.shape[2:] == (3,) and icc is not None and _transform(icc)[0] == "RGB"
+
+
+@lru_cache(maxsize=32)
+def _shaper(icc: bytes) -> Callable[[npt.NDArray[np.uint8]], None] | None:
+    """The fast way for profiles of the simple kind, in place; None for another."""
+    # Not above: numba takes half a second to import, and most pictures are in sRGB.
+    from model.codecs.shaper import apply_shaper, shaper_of
+
+    shaper = shaper_of(icc)
+    return partial(apply_shaper, shaper=shaper) if shaper is not None else None
 
 
 @lru_cache(maxsize=32)
