@@ -1,11 +1,12 @@
 """The before and after pictures of a report."""
 
+import io
 from collections.abc import Iterable
 from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from model.codecs.decode import decode
 from pipeline.errors import ItemError
@@ -39,7 +40,10 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = cv2.resize(before.rgb, size, interpolation=cv2.INTER_AREA)
     alpha = after.alpha if after.alpha is not None else np.full((height, width), 255, np.uint8)
-    rgba = cv2.resize(_premultiplied(after.rgb, alpha), size, interpolation=cv2.INTER_AREA)
+    # Premultiplied: otherwise the zeroed colours under alpha 0 darken the edges.
+    shown = cv2.multiply(after.rgb, cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+    premultiplied = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
+    small_alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     return Card(
         key=str(row["key"]),
         output=str(row["output"]),
@@ -47,22 +51,17 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
         height=cast(int, row["height"]),
         output_bytes=cast(int, row["output_bytes"]),
         milliseconds=cast(dict[str, float], row.get("ms") or {}),
-        before=_webp(cv2.cvtColor(small, cv2.COLOR_RGB2BGR)),
-        after=_webp(_straight_bgra(rgba)),
+        before=cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 80])[
+            1
+        ].tobytes(),
+        after=_webp(premultiplied, small_alpha),
     )
 
 
-def _premultiplied(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.float32]:
-    weight = alpha[:, :, None].astype(np.float32) / 255
-    return np.concatenate([rgb * weight, weight * 255], axis=2)
-
-
-def _straight_bgra(rgba: NDArray[np.generic]) -> NDArray[np.uint8]:
-    pixels = rgba.astype(np.float32)
-    weight = np.maximum(pixels[:, :, 3:], 1) / 255
-    straight = np.concatenate([pixels[:, :, 2::-1] / weight, pixels[:, :, 3:]], axis=2)
-    return np.asarray(np.clip(np.rint(straight), 0, 255), np.uint8)
-
-
-def _webp(pixels: cv2.typing.MatLike) -> bytes:
-    return cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, 80])[1].tobytes()
+def _webp(premultiplied: cv2.typing.MatLike, alpha: cv2.typing.MatLike) -> bytes:
+    weight = np.maximum(alpha[:, :, None], 1).astype(np.float32) / 255
+    rgb = np.clip(np.rint(premultiplied / weight), 0, 255).astype(np.uint8)
+    body = io.BytesIO()
+    # The fastest method: OpenCV has only its fourth, which takes three times as long and saves a quarter.
+    Image.fromarray(np.dstack([rgb, alpha])).save(body, "WEBP", quality=80, method=0)
+    return body.getvalue()

@@ -202,7 +202,9 @@ def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory
 
         store = ModelStore(settings.home)
         path, threads = store.path(settings.model), 1 if gpu else os.cpu_count() or 1
-        return OnnxEngine(path, store.spec(settings.model), settings.max_batch, threads, cuda=gpu is not None)
+        # A processor gains nothing from batches; small ones bring the first cutout sooner.
+        batch = settings.max_batch if gpu is not None else min(settings.max_batch, threads)
+        return OnnxEngine(path, store.spec(settings.model), batch, threads, cuda=gpu is not None)
     if engine == "torch":
         return _open_torch(settings, gpu is not None)
     if gpu is None or inventory is None:

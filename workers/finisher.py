@@ -23,7 +23,7 @@ from producer.summary import Summary, summarise
 from workers.cards import make_cards
 from workers.lifecycle import die_with_parent
 
-_CARDS = 60
+_CARDS = 100
 
 
 def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store) -> None:
