@@ -96,10 +96,8 @@ def _curve(tag: bytes) -> npt.NDArray[np.float64]:
     if a <= 0:
         raise ValueError("a curve that falls")
     power = np.maximum(a * levels + b, 0) ** gamma
-    if kind == 1:
-        curve = np.where(levels >= -b / a, power, 0)
-    else:
-        curve = np.where(levels >= d, power + e, c * levels + f)
+    above = levels >= (-b / a if kind == 1 else d)  # kind 1 has no c and f: they are 0 here, as its lower part is
+    curve = np.where(above, power + e, c * levels + f)
     return np.asarray(curve.clip(0, 1), np.float64)
 
 
