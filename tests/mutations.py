@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -88,7 +89,7 @@ def sound_files() -> Mapping[str, bytes]:
         out = io.BytesIO()
         image.save(out, format, **options)
         files[name] = out.getvalue()
-    return files
+    return files | {path.stem: path.read_bytes() for path in sorted((Path(__file__).parent / "data").glob("*.heic"))}
 
 
 def _flip(data: bytes, chance: random.Random) -> bytes:

@@ -4,7 +4,8 @@ import io
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from importlib.util import find_spec
+from typing import Final, cast
 
 from PIL import (
     AvifImagePlugin,
@@ -22,6 +23,14 @@ from PIL import (
 
 from pipeline.errors import Code, PermanentError
 
+
+def _open_heic(file: io.BytesIO) -> ImageFile.ImageFile:
+    # LGPL, with a decoder for HEVC, for which others claim patents: an extra, and only for those who want it.
+    from pi_heif import HeifImageFile
+
+    return cast(ImageFile.ImageFile, HeifImageFile(file))
+
+
 # The plugins are called by name, not through Image.open: that would try forty formats, and guard against
 # decompression bombs with a process-wide limit where check() has the one from the settings.
 PLUGINS: Final[Mapping[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
@@ -32,6 +41,7 @@ PLUGINS: Final[Mapping[str, Callable[[io.BytesIO], ImageFile.ImageFile]]] = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "GIF": GifImagePlugin.GifImageFile,
+    "HEIC": _open_heic,
 }
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -82,7 +92,7 @@ class Header:
     """What the first bytes of an image say.
 
     Attributes:
-        format: JPEG, PNG, WebP, AVIF, BMP, TIFF or GIF.
+        format: JPEG, PNG, WebP, AVIF, BMP, TIFF, GIF or HEIC.
         width: pixels, as shown: after the EXIF orientation.
         height: pixels, as shown.
         orientation: EXIF orientation 1…8 (1 upright). Metadata behind the given bytes is not seen.
@@ -98,7 +108,7 @@ def probe(data: bytes) -> Header:
     """Tell format and size from the bytes of an object, or from a prefix of them.
 
     A prefix of some ten kilobytes is enough for most files. A TIFF may keep its directory at the end and AVIF
-    is read only as a whole: for these a prefix raises TRUNCATED.
+    and HEIC are read only as a whole: for these a prefix raises TRUNCATED.
 
     Raises:
         PermanentError: EMPTY_OBJECT; NOT_AN_IMAGE; UNSUPPORTED_FORMAT, naming what it is; TRUNCATED when the
@@ -187,7 +197,9 @@ def _sniff_media(data: bytes) -> str:
             raise _refused("an AVIF file, which the installed Pillow cannot read")
         return "AVIF"
     if brands & _HEIF_BRANDS:
-        raise _refused("a HEIC file")
+        if find_spec("pi_heif") is None:
+            raise _refused("a HEIC file, which needs pip install 'mattemill[heic]'")
+        return "HEIC"
     if data[8:12] == b"crx ":
         raise _refused("a camera RAW (CR3) file")
     raise _refused("a video or another media file")

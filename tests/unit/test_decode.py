@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -448,3 +449,19 @@ def test_own_colours_that_are_not_rgb_become_srgb() -> None:
         picture = decode(data, max_megapixels=50, own_colours=True)
         assert picture.icc is None
         np.testing.assert_array_equal(picture.rgb, decoded(data).rgb)
+
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+@pytest.mark.parametrize("name", ["upright.heic", "rgba.heic"])
+def test_heic(name: str) -> None:
+    pytest.importorskip("pi_heif")
+    data = (DATA / name).read_bytes()
+    picture = decoded(data)
+    # Encoded from 6 x 4 random colours, enlarged by cubic interpolation.
+    small = np.random.default_rng(0).integers(0, 255, (4, 6, 3), dtype=np.uint8)
+    expected = cv2.resize(small, (96, 64), interpolation=cv2.INTER_CUBIC)
+    assert np.abs(picture.rgb.astype(np.int16) - expected).mean() < 8
+    for cut in np.linspace(30, len(data) - 1, 40).astype(int):
+        assert refusal(data[:cut]) is Code.TRUNCATED

@@ -91,7 +91,6 @@ def test_no_bytes() -> None:
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100), "HEIC"),
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(100), "CR3"),
         (b"\0\0\0\x18ftypisom\0\0\0\0mp42isom" + bytes(100), "video"),
         (b"8BPS\0\1" + bytes(100), "PSD"),
@@ -114,6 +113,13 @@ def test_known_but_refused_formats_are_named(data: bytes, name: str) -> None:
 def test_a_raw_file_is_not_taken_for_its_thumbnail(tags: dict[int, object]) -> None:
     with pytest.raises(PermanentError, match="camera RAW") as caught:
         probe(picture("TIFF", tiffinfo=tags))
+    assert caught.value.code is Code.UNSUPPORTED_FORMAT
+
+
+def test_heic_without_its_extra_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.codecs.probe.find_spec", lambda name: None)
+    with pytest.raises(PermanentError, match=r"HEIC.*mattemill\[heic\]") as caught:
+        probe(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     assert caught.value.code is Code.UNSUPPORTED_FORMAT
 
 
