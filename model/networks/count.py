@@ -1,8 +1,9 @@
 """How large a network is and how much it computes."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 
 def parameters(network: nn.Module) -> int:
@@ -26,18 +27,11 @@ def multiply_adds(network: nn.Module, height: int = 512, width: int = 512) -> in
         elif isinstance(layer, nn.Linear):
             total += output.numel() * layer.in_features
 
-    hooks: list[RemovableHandle] = [
-        layer.register_forward_hook(count)
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear) and name != "auxiliary"
-    ]
-    training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            network(torch.zeros(1, 3, height, width))
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
+    # A copy without values: shapes are all that counts, and a large network's convolutions take seconds.
+    ghost = copy.deepcopy(network).to("meta").eval()
+    for name, layer in ghost.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and name != "auxiliary":
+            layer.register_forward_hook(count)
+    with torch.inference_mode():
+        ghost(torch.zeros(1, 3, height, width, device="meta"))
     return total

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
@@ -7,6 +9,15 @@ from model.networks.blocks import LightBlock  # noqa: E402
 from model.networks.build import encoder_of  # noqa: E402
 from model.networks.mobilenet import load_imagenet, mobilenet_v2, mobilenet_v3_large  # noqa: E402
 from pipeline.errors import SetupError  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other make a busy machine's tests ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", NAMES)

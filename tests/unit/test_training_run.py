@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,6 +41,15 @@ batch = 2
 [composition]
 kinds = { photo = 1 }
 """
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other make a busy machine's tests ten times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def config(folder: Path, text: str = SMALL) -> TrainingConfig:
