@@ -45,7 +45,8 @@ def decode(
     """Decode the first picture of a file.
 
     Strict means: every checksum a format has is checked and missing data is an error. What no format can tell
-    is altered bytes in JPEG, lossy WebP or raw TIFF data: only the object's own checksum finds these.
+    is altered bytes in JPEG, lossy WebP, HEIC or raw TIFF data: only the object's own checksum finds these. Call it
+    from one thread at a time: Python's warning filters, which it changes for a moment, belong to the whole process.
 
     Args:
         data: the whole file.

@@ -1,0 +1,146 @@
+"""How busy the cores are with a job, and how much of that is work that nobody could leave out.
+
+    python -m bench.throughput [--photos 1000] [--model u2netp]
+
+Seconds run from the first call of the producer to the last output. Busy: the share of all cores' time in which anything
+ran on the machine. Efficiency: the sum of the processor seconds that one thread needs for the unavoidable steps of a
+sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds.
+
+Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
+there is hardly a network to wait for; the unavoidable steps are measured after the job, on a machine that is quieter.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import psutil
+from rich.console import Console
+
+from bench.against_naive import cpu_seconds, workers
+from bench.machine import facts
+from bench.photos import crops
+from bench.turns import caveats
+from model.codecs.decode import decode
+from model.cutout import make_cutout, warm_up
+from model.engines.onnx import OnnxEngine
+from model.preprocess import content, letterbox
+from model.store import ModelStore
+from pipeline.ids import Key
+from pipeline.log import configure
+from pipeline.recipe import Recipe
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings, load_settings
+from producer import Producer
+from workers.local.stack import LocalStack
+
+LARGEST = 1 << 26
+console = Console(stderr=True)
+
+
+def job(settings: Settings, store: S3Store, env: dict[str, str], log: Path, count: int, model: str) -> dict[str, float]:
+    commands = [["producer.commands", "worker", "gpu", "--devices", "cpu"], ["producer.commands", "worker", "cpu"]]
+    cores = len(os.sched_getaffinity(0))
+    with workers(commands, env, log) as children:
+        producer = Producer(settings, store)
+        producer.sweep("s3://warm/", "s3://out/warm/", model=model, force=True).wait(stall_timeout=300)
+        before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
+        run = producer.sweep("s3://photos/", "s3://out/job/", model=model, force=True)
+        while run.counts().finished < count:
+            time.sleep(0.1)
+        seconds, now = time.perf_counter() - start, psutil.cpu_times()
+        waited = (now.idle - idle.idle) + (now.iowait - idle.iowait)
+        cpu = cpu_seconds(children) - before
+        summary = run.wait()
+        if summary.done != count:
+            raise SystemExit(f"{summary.done} of {count} done: {summary.failures[:3]}")
+    return {"seconds": seconds, "cpu_seconds": cpu, "busy": 1 - waited / psutil.cpu_count() / seconds, "cores": cores}
+
+
+class Steps:
+    """Adds up the processor seconds of named steps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def start(self) -> None:
+        self._last = time.process_time()
+
+    def end(self, name: str) -> None:
+        now = time.process_time()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine) -> dict[str, float]:
+    """Processor seconds of each step for one image, the mean over `keys`."""
+    cv2.setNumThreads(1)
+    warm_up()
+    size = engine.size_buckets[0]
+    engine.warm_up()
+    steps = Steps()
+    for key in keys:
+        steps.start()
+        body = store.get("photos", Key(key), max_bytes=LARGEST).body
+        steps.end("fetch")
+        picture = decode(body, max_megapixels=100, at_least=(2 * size.height, 2 * size.width))
+        image, box = letterbox(picture.rgb, size)
+        steps.end("decode and letterbox")
+        alpha = content(engine.infer(image[None])[0], box)
+        steps.end("infer")
+        made = make_cutout(body, alpha, Recipe(), None, 100)
+        steps.end("cutout")
+        store.put("out", Key(f"alone/{key}"), made.body, content_type="image/png")
+        steps.end("upload")
+    return {name: seconds / len(keys) for name, seconds in steps.seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--sample", type=int, default=60)
+    parser.add_argument("--model", default="u2netp")
+    asked = parser.parse_args()
+    configure(load_settings(log_format="console"), role="bench")
+    with LocalStack() as stack, tempfile.TemporaryDirectory() as folder:
+        os.environ.update(stack.environment())
+        settings = load_settings(model=asked.model)
+        env = os.environ | {"MATTEMILL_LOG_FORMAT": "json"}
+        with S3Store(settings) as store:
+            for bucket in ("photos", "warm", "out"):
+                store.create_bucket(bucket)
+            keys = []
+            for key, body in crops(asked.photos, (1.0, 2.0)):
+                keys.append(key)
+                store.put("photos", Key(key), body, content_type="image/jpeg")
+                if len(keys) <= 4:
+                    store.put("warm", Key(key), body, content_type="image/jpeg")
+            console.print("the job")
+            done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model)
+            console.print("the steps alone")
+            models = ModelStore(settings.home)
+            with OnnxEngine(models.path(asked.model), models.spec(asked.model), max_batch=1, threads=1) as engine:
+                steps = unavoidable(store, keys[:: max(1, len(keys) // asked.sample)], engine)
+    needed = sum(steps.values()) * len(keys)
+    answer = {
+        "bench": "throughput",
+        "machine": facts(),
+        "photos": len(keys),
+        "model": asked.model,
+        "images_per_second": round(len(keys) / done["seconds"], 3),
+        "busy": round(done["busy"], 3),
+        "efficiency": round(needed / done["cores"] / done["seconds"], 3),
+        "efficiency_of_our_own_cpu": round(needed / done["cpu_seconds"], 3),
+        "unavoidable_cpu_ms_an_image": {name: round(1000 * seconds, 2) for name, seconds in steps.items()},
+        "caveats": caveats(__doc__),
+    }
+    print(json.dumps(answer, indent=2))
+
+
+if __name__ == "__main__":
+    main()
