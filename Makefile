@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+# Networks and their tests; the index for processors saves gigabytes: make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
 .PHONY: help demo test lint lock clean
 help: ## Show this list
@@ -11,23 +15,31 @@ help: ## Show this list
 demo: $(STAMP) ## Remove the backgrounds of the sample photos through the whole system
 	@$(BIN)/mattemill demo
 
-test: $(STAMP) ## Run every test against real servers
+test: $(DEV) ## Run every test against real servers
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: $(STAMP) ## Check style, types and the direction of imports
+lint: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 lock: $(STAMP) ## Pin every dependency again (maintainers)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --all-extras pyproject.toml -o requirements.lock
+	$(PIP) uv
+	$(LOCK) --extra embedded -o requirements.lock
+	$(LOCK) --extra embedded --extra gpu --extra heic --extra dev -c requirements.lock -o requirements-dev.lock
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url pyproject.toml
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps -e .
 	@touch $(STAMP)
+
+$(DEV): $(STAMP) requirements-dev.lock
+	$(PIP) -r requirements-dev.lock
+	$(PIP) $(TORCH)
+	@touch $(DEV)
 
 clean: ## Remove what the targets above made
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache mattemill-demo
