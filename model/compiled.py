@@ -2,7 +2,7 @@
 
 Compiling takes ten seconds of processor time, once per machine: the result is kept beside the module, or in the user's
 cache folder (`NUMBA_CACHE_DIR` names another). Call `model.cutout.warm_up` before work starts, and before forking, so
-that no image waits for it. Arithmetic is IEEE single precision without reordering: every machine gives the same bytes.
+that no image waits for it.
 """
 
 from collections.abc import Callable

@@ -193,7 +193,7 @@ def make_cutout(
 
 
 def warm_up() -> None:
-    """Compile every loop, so that no photo waits for it: ten seconds the first time on a machine, then a third of one."""
+    """Compile every loop, so that no photo waits for it: ten seconds once on a machine, then a third of a second."""
     rgb = np.zeros((96, 96, 3), np.uint8)
     ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
     made, _ = cut(Picture(rgb, None, 96, 96), ramp, Recipe())
