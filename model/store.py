@@ -97,6 +97,17 @@ class ModelStore:
             raise self._damaged(name, f"{path.name} has sha256 {got[:12]}…, expected {expected[:12]}…")
         return path
 
+    def known(self, name: str) -> ModelSpec:
+        """What is known of a model that need not be installed here: a producer has no use for its weights.
+
+        Raises:
+            SetupError: when neither this store nor the catalogue knows it.
+        """
+        try:
+            return self.spec(name)
+        except SetupError:
+            return find(name, self._package)
+
     def check_name(self, name: str) -> None:
         """Refuse what a model cannot be installed as.
 

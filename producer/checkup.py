@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 import pipeline
-from model.catalogue import ModelSpec, find
 from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.ids import Location
@@ -109,13 +108,6 @@ def _model(settings: Settings) -> Finding:
     return Finding("model", "ok", f"{settings.model} is installed and intact: {path}.")
 
 
-def _spec(settings: Settings) -> ModelSpec:
-    try:
-        return ModelStore(settings.home).spec(settings.model)
-    except SetupError:
-        return find(settings.model)
-
-
 def _engine() -> Finding:
     # In a process of its own, as the command line itself has no need of an engine's libraries.
     try:
@@ -144,7 +136,10 @@ def _redis(settings: Settings) -> list[Finding]:
     try:
         check(client, settings)
         info = cast(dict[str, object], client.info())
-        queues = [matte_queue(settings.model, str(size)) for size in _spec(settings).size_buckets]
+        queues = [
+            matte_queue(settings.model, str(size))
+            for size in ModelStore(settings.home).known(settings.model).size_buckets
+        ]
         waiting = {queue: length(client, queue) for queue in [*queues, ENCODE_QUEUE]}
         led = client.exists(LEADER) == 1
     finally:

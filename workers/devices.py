@@ -10,7 +10,6 @@ from typing import Self
 
 import structlog
 
-from model.catalogue import find
 from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory, find_gpu, list_gpus
 from model.engines.fake import FakeEngine
@@ -115,7 +114,8 @@ def open_engine(argument: str, settings: Settings) -> Engine:
     assignment = Assignment.parse(argument)
     if assignment.engine.startswith("fake:"):
         milliseconds = float(assignment.engine.removeprefix("fake:"))
-        return FakeEngine(milliseconds, find(settings.model).size_buckets, settings.max_batch)
+        sizes = ModelStore(settings.home).known(settings.model).size_buckets
+        return FakeEngine(milliseconds, sizes, settings.max_batch)
     if assignment.device == CPU:
         return _open(assignment.engine, settings, None, None)
     inventory = list_gpus()

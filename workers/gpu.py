@@ -8,6 +8,8 @@ import sys
 
 import structlog
 
+from model.engines.fake import FAKE
+from model.store import ModelStore
 from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue
@@ -36,6 +38,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             settings,
             os.cpu_count() or 1,
             record,
+            None if engine.name.startswith(FAKE) else ModelStore(settings.home).spec(settings.model).weights,
         )
         queues = [matte_queue(settings.model, str(size)) for size in engine.size_buckets]
         flow = Flow(

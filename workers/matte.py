@@ -49,6 +49,7 @@ class MatteStage:
         settings: batches, loaders and deadlines.
         cores: processors of this machine.
         record: told what is in the engine.
+        weights: sha256 of the engine's weights; None for an engine that has none. A run with others is not worked on.
         leave: ends the process at once with an exit code.
     """
 
@@ -60,6 +61,7 @@ class MatteStage:
         settings: Settings,
         cores: int,
         record: EngineRecord,
+        weights: str | None = None,
         leave: Callable[[int], object] = os._exit,
     ) -> None:
         self._ledger = ledger
@@ -68,6 +70,7 @@ class MatteStage:
         self._sizes = tuple(str(size) for size in engine.size_buckets)
         self._settings = settings
         self._record = record
+        self._weights = weights
         self._leave_process = leave
         largest = max(engine.size_buckets, key=lambda size: size.height * size.width)
         self.slots = slots(engine, settings)
@@ -130,7 +133,16 @@ class MatteStage:
         with self._lock:
             self._held.update(taken)
         try:
-            self._see_through(self._ledger.spec(job.run_id), taken)
+            spec = self._ledger.spec(job.run_id)
+            if self._weights is not None and spec.weights != self._weights:
+                # The fingerprint of its outputs would lie. Another worker may have the right ones.
+                reason = (
+                    f"This worker has {spec.model} with weights {self._weights[:12]}…, the run {spec.weights[:12]}…."
+                )
+                for one in taken:
+                    self._failed(one, TransientError(Code.ENGINE_ERROR, reason))
+                return
+            self._see_through(spec, taken)
         finally:
             # Whatever happened: what is not touched any more comes back by the ledger.
             with self._lock:

@@ -117,3 +117,15 @@ def test_an_image_that_hangs_its_loader_three_times_is_given_up_and_its_neighbou
     (row,) = ledger.rows(spec.run)
     assert (row["key"], row["code"]) == ("in/2.jpg", "attempts_exhausted")
     assert "more than 3 s" in str(row["reason"])
+
+
+def test_a_worker_with_other_weights_than_the_run_s_makes_nothing_of_it(
+    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {"in/1.jpg": photo(1)})
+    engine = CountingEngine((SizeBucket(320, 320),))
+    with MatteStage(ledger, lambda jobs, priority: None, engine, settings, 1, EngineRecord(), "f" * 64) as stage:
+        (fed,) = ledger.feed(spec, 1, 1)
+        stage.process(Job(spec.run, [fed.item.id], [fed.item.key], fed.fed, fed.queue))
+    assert engine.shapes == []
+    assert ledger.counts(spec.run).retried == 1
