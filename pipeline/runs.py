@@ -44,6 +44,7 @@ class RunSpec:
         chunk: keys in one message; 0 lets the feeder choose.
         reports_bucket: S3 bucket of the reports; "" puts them beside the outputs.
         reports_prefix: what the keys of the reports begin with, when there is a bucket.
+        sweep: name of the sweep in the file of named sweeps; "" when it was started otherwise.
     """
 
     run: RunId
@@ -60,6 +61,7 @@ class RunSpec:
     chunk: int = 0
     reports_bucket: str = ""
     reports_prefix: str = ""
+    sweep: str = ""
 
     def dump(self) -> str:
         """As JSON."""

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SetupError
+from pipeline.places import Places
 
 MEGABYTE = 1 << 20
 
@@ -24,6 +25,9 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = Field(None, description="an S3 server other than AWS, such as http://127.0.0.1:9000")
     model: str = Field("u2netp", description="the model new runs use")
     home: Path = Field(Path("~/.mattemill"), description="models, engines, caches", validate_default=True)
+    sweeps: Path | None = Field(None, description="the TOML file of named sweeps")
+    allowed_sources: str = Field("", description="where sources may lie: bucket or bucket/prefix, ...; empty: anywhere")
+    allowed_targets: str = Field("", description="where outputs and reports may go, likewise")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: JSON unless on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
 
@@ -75,10 +79,16 @@ class Settings(BaseSettings):
     max_deaths: int = Field(3, ge=1, description="processes that one image may kill")
     run_retention: int = Field(7 * 86400, ge=60, description="seconds that a finished run stays in Redis")
 
-    @field_validator("home")
+    @field_validator("home", "sweeps")
     @classmethod
-    def _expand(cls, home: Path) -> Path:
-        return home.expanduser()
+    def _expand(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path is not None else None
+
+    @field_validator("allowed_sources", "allowed_targets")
+    @classmethod
+    def _check_places(cls, text: str) -> str:
+        Places.parse(text)
+        return text
 
 
 def load_settings(**overrides: object) -> Settings:

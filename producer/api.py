@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from model.catalogue import ModelSpec, find
 from model.store import ModelStore
 from pipeline.errors import Code, ItemError, SetupError
 from pipeline.ids import ETag, ItemId, Key, Location, RunId
 from pipeline.ledger import Ledger, Listing, check, connect, failure_row
 from pipeline.manifest import list_keys
+from pipeline.places import Places
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import recipe_of, recipe_text
 from pipeline.runs import HIGH, NORMAL, Item, RunSpec, item_id, new_run_id, short_hash
@@ -75,6 +75,8 @@ class Producer:
         priority: int = NORMAL,
         selection: Selection = EVERYTHING,
         reports_to: str = "",
+        name: str = "",
+        run: RunId | None = None,
     ) -> Run:
         """List a prefix and enqueue every image of it that is not already right.
 
@@ -87,14 +89,27 @@ class Producer:
             priority: `pipeline.runs.NORMAL` or `HIGH`.
             selection: which of the listed keys.
             reports_to: where manifest and report go, s3://bucket/prefix/; by default beside the outputs.
+            name: which sweep of the file of named sweeps this is.
+            run: the id that the run gets; by default a new one.
 
         Raises:
-            SetupError: wrong address, bucket, credentials, recipe; unreachable servers.
+            SetupError: wrong address, bucket, credentials, recipe; a place that is not allowed; unreachable servers.
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, priority, reports_to)
+        spec = replace(spec, sweep=name, run=run or spec.run)
         self._ledger.create(spec)
         with AlreadyRight(self._store, spec, listed=True) as right:
             return self._list(spec, self._listed(spec, selection), right)
+
+    def check(self, source: str, to: str, *, recipe: AnyRecipe, model: str | None, reports_to: str) -> None:
+        """Find out whether `sweep` could start; writes nothing anywhere.
+
+        Raises:
+            SetupError: as `sweep`.
+        """
+        self._spec(
+            _parse(source), _parse(to), recipe_of(recipe), model, force=False, priority=NORMAL, reports_to=reports_to
+        )
 
     def plan(
         self,
@@ -181,9 +196,10 @@ class Producer:
         priority: int,
         reports_to: str,
     ) -> RunSpec:
-        network = _model(self._settings, model or self._settings.model)
+        network = ModelStore(self._settings.home).known(model or self._settings.model)
         check(self._ledger.client, self._settings)
         reports = _parse(reports_to) if reports_to else None
+        self._check_places(source, [target, *([reports] if reports else [])], recipe)
         for bucket in (source.bucket, target.bucket, *([reports.bucket] if reports else [])):
             self._store.check_bucket(bucket)
         return RunSpec(
@@ -201,6 +217,13 @@ class Producer:
             reports_bucket=reports.bucket if reports else "",
             reports_prefix=_folder(reports.key) if reports else "",
         )
+
+    def _check_places(self, source: Location, targets: Iterable[Location], recipe: Recipe) -> None:
+        sources, allowed = Places.parse(self._settings.allowed_sources), Places.parse(self._settings.allowed_targets)
+        for place in filter(None, (source, recipe.background_image(source.bucket))):
+            sources.check(place, "source", "MATTEMILL_ALLOWED_SOURCES")
+        for place in targets:
+            allowed.check(Location(place.bucket, _folder(place.key)), "target", "MATTEMILL_ALLOWED_TARGETS")
 
     def _pinned(self, recipe: Recipe, source_bucket: str) -> Recipe:
         """Hold a background image to what it is now, so that another one makes other cutouts."""
@@ -288,10 +311,3 @@ def _parse(url: str) -> Location:
         return Location.parse(url)
     except ValueError as error:
         raise SetupError(f"{error}.", "such as s3://photos/2026-11-23/") from error
-
-
-def _model(settings: Settings, name: str) -> ModelSpec:
-    try:
-        return ModelStore(settings.home).spec(name)
-    except SetupError:
-        return find(name)  # a producer needs no weights, only what the catalogue says of them

@@ -7,13 +7,21 @@ import redis
 
 from pipeline import __version__
 from pipeline.errors import ItemError, MattemillError, SetupError
-from producer.commands import doctor, engines, local, models, runs, workers
+from producer.commands import doctor, engines, local, models, runs, sweeps, workers
 from producer.commands.closing import FINISHED, SETUP
 
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[*runs.COMMANDS, workers.worker, models.model, engines.engine, *local.COMMANDS, doctor.doctor],
+    commands=[
+        *runs.COMMANDS,
+        workers.worker,
+        models.model,
+        engines.engine,
+        *sweeps.COMMANDS,
+        *local.COMMANDS,
+        doctor.doctor,
+    ],
 )
 @click.version_option(__version__, prog_name="mattemill")
 def cli() -> None:

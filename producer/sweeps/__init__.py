@@ -1,0 +1,1 @@
+"""Named sweeps: the file that names them, when each is due, and what starts them."""
