@@ -20,6 +20,7 @@ from workers.app import make_app, publish
 from workers.engine_record import EngineRecord
 from workers.housekeeping import Housekeeper, StoppedError
 from workers.lifecycle import LOST
+from workers.memory import available_bytes, check_memory
 
 log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
@@ -190,14 +191,21 @@ def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
         finally:
             child.kill()
             child.wait()
-        if child.returncode:
-            said.seek(0)
+        said.seek(0)
+        if child.returncode == 0:
+            sys.stderr.write(said.read().decode(errors="replace"))  # its log
+        else:
             lines = said.read().decode(errors="replace").strip().splitlines()
             raise SetupError(lines[-1] if lines else f"The reports' process ended with status {child.returncode}.")
 
 
 def run_cpu(settings: Settings, concurrency: int) -> int:
-    """The supervisor behind `mattemill worker cpu`: the encode pool, and the housekeeping in a thread."""
+    """The supervisor behind `mattemill worker cpu`: the encode pool, and the housekeeping in a thread.
+
+    Raises:
+        SetupError: when Redis does not answer, or there is too little memory for that many processes.
+    """
+    check_memory(concurrency, available_bytes())
     client = connect(settings)
     check(client, settings)
     client.close()

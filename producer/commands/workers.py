@@ -48,7 +48,10 @@ def gpu(devices: str, engine: str | None, share: bool) -> None:
 
 
 @worker.command()
-@click.option("--concurrency", type=click.IntRange(1, 256), default=os.cpu_count() or 1, show_default=True)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 256), default=(os.cpu_count() or 1) + 1, show_default="cores and one more",
+    help="encode processes; one more than cores, so that none idles while an upload waits",
+)  # fmt: skip
 def cpu(concurrency: int) -> None:
     """The CPU role: refines, encodes, uploads, and keeps house."""
     from workers.supervisor import run_cpu
