@@ -65,7 +65,7 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
                 store.create_bucket(bucket)
             for name, body in bodies:
                 _put(store, name, body)
-            with _workers(out / "workers.log") as workers:
+            with _workers(out / "workers.log", stack.directory) as workers:
                 run = Producer(settings, store).sweep(f"s3://{_SOURCE}/", f"s3://{_TARGET}/")
                 summary = follow(run, lambda: _check_alive(workers))
             _save(run, settings, store, out)
@@ -98,7 +98,7 @@ def run_up(directory: Path | None, devices: str, flower_port: int | None = None)
             for bucket in (_SOURCE, _TARGET):
                 store.create_bucket(bucket)
         log = stack.directory / "workers.log"
-        with _workers(log, devices) as workers:
+        with _workers(log, stack.directory, devices) as workers:
             _until_they_answer(workers, settings, stop)
             # Not before: Flower asks once, as it starts, which queues there are.
             port = flower_port or free_ports(1)[0]
@@ -206,11 +206,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(log: Path, devices: str = "cpu") -> Iterator[list[Child]]:
+def _workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[list[Child]]:
     command = [sys.executable, "-m", "producer.commands", "worker"]
+    # What a worker that is killed leaves there goes with the servers' folder.
+    environment = os.environ | {"TMPDIR": str(temporary)}
     with contextlib.ExitStack() as stack:
         children = [
-            stack.enter_context(Child([*command, *role], name=f"the {role[0]} worker", log=log))
+            stack.enter_context(Child([*command, *role], name=f"the {role[0]} worker", log=log, env=environment))
             for role in (["gpu", "--devices", devices], ["cpu"])
         ]
         grace = _HURRY
