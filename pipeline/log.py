@@ -43,6 +43,6 @@ def configure(settings: Settings, **bound: object) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    for name in ("pipeline", "producer", "workers", "mattemill"):
+    for name in ("pipeline", "producer", "workers", "model", "engine_build", "__main__"):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)

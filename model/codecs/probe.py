@@ -183,7 +183,8 @@ def _sniff(data: bytes) -> str:
         raise PermanentError(Code.NOT_AN_IMAGE, "the object is an HTML page")
     if len(data) < _SMALLEST_SNIFF and _begins_a_signature(data):
         raise _ended(data)
-    raise PermanentError(Code.NOT_AN_IMAGE, f"the first bytes belong to no known image format: {data[:12]!r}")
+    begin = "".join(chr(byte) if 32 <= byte < 127 else f"<{byte:02x}>" for byte in data[:12])
+    raise PermanentError(Code.NOT_AN_IMAGE, f"the first bytes belong to no known image format: {begin}")
 
 
 def _sniff_media(data: bytes) -> str:

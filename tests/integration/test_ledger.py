@@ -209,3 +209,13 @@ def test_what_waits_for_encoding_is_fed_while_engines_are_not(ledger: Ledger, sp
     }
     (again,) = ledger.feed(spec, 10, 0)  # 19 older ones wait for an engine: they are not in its way
     assert (again.item.id, again.queue) == (taken.item.id, "encode")
+
+
+def test_a_finished_run_cannot_be_cancelled(ledger: Ledger, spec: RunSpec) -> None:
+    ledger.list_page(spec.run, 0, [listing(spec, "a.jpg")])
+    ledger.close_listing(spec.run, 1)
+    ledger.done(take_one(ledger, spec), {"key": "a.jpg", "outcome": "done"})
+    ledger.close(spec.run)
+    ledger.cancel(spec.run)
+    counts = ledger.counts(spec.run)
+    assert (counts.state, counts.done, counts.failed, counts.cancelled) == ("finished", 1, 0, False)
