@@ -14,6 +14,7 @@ import pipeline
 from pipeline.errors import MattemillError, SetupError
 from pipeline.ids import Key, RunId
 from pipeline.ledger import Counts, Ledger, connect
+from pipeline.log import configure
 from pipeline.manifest import Rows, collect, delete_parts, remember, write_manifest, write_part
 from pipeline.runs import RunSpec
 from pipeline.s3 import S3Store
@@ -21,6 +22,7 @@ from pipeline.settings import Settings, load_settings
 from producer.report import FailureRow, ReportData, render_report
 from producer.summary import Summary, summarise
 from workers.cards import make_cards
+from workers.hook import call_hook
 from workers.lifecycle import die_with_parent
 
 _CARDS = 100
@@ -100,6 +102,7 @@ def main() -> int:
     die_with_parent()
     try:
         settings = load_settings()
+        configure(settings, role="finisher")
         client = connect(settings)
         ledger, run = Ledger(client, settings), RunId(sys.argv[1])
         with S3Store(settings) as store:
@@ -107,6 +110,7 @@ def main() -> int:
                 write_part(store, ledger, ledger.spec(run))
             else:
                 write_reports(run, settings, ledger, store)
+                call_hook(settings, ledger.spec(run), store)
         client.close()
     except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the supervisor reads it
