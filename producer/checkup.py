@@ -8,9 +8,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import pipeline
 from model.store import ModelStore
@@ -22,6 +21,8 @@ from pipeline.runs import matte_queue
 from pipeline.s3 import S3Store
 from pipeline.s3_errors import answer_of
 from pipeline.settings import Settings
+from producer.finding import Finding
+from producer.gpu_checkup import engines, gpus, packages
 from workers.app import length, make_app
 
 _ENGINE = "onnxruntime"
@@ -29,16 +30,6 @@ _ENGINE_SECONDS = 30
 _FREE_MEGABYTES = 512
 _PING_SECONDS = 1.0
 _S3_SECONDS = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found of one thing; a note is no fault, but good to know."""
-
-    name: str
-    state: Literal["ok", "note", "bad"]
-    told: str
-    hint: str = ""
 
 
 def check_up(settings: Settings, buckets: Iterable[str], nonce: str) -> list[Finding]:
@@ -55,6 +46,9 @@ def check_up(settings: Settings, buckets: Iterable[str], nonce: str) -> list[Fin
         ("disk", lambda: _disk(settings.home)),
         ("model", lambda: _model(settings)),
         ("engine", _engine),
+        ("gpu", gpus),
+        ("gpu packages", packages),
+        ("engine file", lambda: engines(settings)),
         ("redis", lambda: _redis(settings)),
         ("s3", lambda: _s3(settings, f"mattemill-doctor-{nonce}")),
         *(("s3", lambda url=url: _bucket(settings, url)) for url in buckets),

@@ -7,8 +7,9 @@ import sys
 import click
 
 from pipeline.settings import load_settings
-from producer.checkup import Finding, check_up
+from producer.checkup import check_up
 from producer.commands.closing import FINISHED, SETUP, print_json
+from producer.finding import Finding
 
 _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 
