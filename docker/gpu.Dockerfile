@@ -11,8 +11,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY requirements.lock ./
-# The version whose classes the tests compare the runtime loop with. Its libraries are wheels of NVIDIA's own index,
-# which the package `tensorrt-cu12` fetches while it is set up: so this one is not `--only-binary`.
+# The version whose classes the tests compare the runtime loop with. `tensorrt-cu12` is a source package with nothing to
+# compile, so this one is not `--only-binary`; its libraries are wheels of NVIDIA's own index.
 ARG TENSORRT=11.4.0.106
 RUN python3 -m venv /opt/mattemill \
     && /opt/mattemill/bin/pip install --constraint requirements.lock setuptools \
