@@ -81,7 +81,7 @@ def test_whatever_ends_the_demo_nothing_of_it_lives_on(
             os.killpg(parent.pid, number)
         else:
             parent.send_signal(number)
-        status = parent.wait(40)
+        status = parent.wait(100)
     finally:
         parent.kill()
         parent.wait()

@@ -32,10 +32,15 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 
 @contextmanager
-def housekeeping(ledger: Ledger, settings: Settings) -> Iterator[None]:
+def housekeeping(ledger: Ledger, settings: Settings) -> Iterator[list[dict[str, object]]]:
+    """Feed and finish; gives a list that receives the rows of every run that ends."""
     app, stop = make_app(settings), threading.Event()
-    finished: list[RunId] = []
-    with Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), finished.append, settings) as keeper:
+    rows: list[dict[str, object]] = []
+
+    def finish(run: RunId) -> None:
+        rows.extend(ledger.rows(run))
+
+    with Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), finish, settings) as keeper:
 
         def lead() -> None:
             while not stop.is_set():
@@ -45,7 +50,7 @@ def housekeeping(ledger: Ledger, settings: Settings) -> Iterator[None]:
         thread = threading.Thread(target=lead)
         thread.start()
         try:
-            yield
+            yield rows
         finally:
             stop.set()
             thread.join()
@@ -73,12 +78,11 @@ def test_the_image_that_breaks_the_engine_fails_alone(
     bodies = {f"in/{n}.jpg": photo(n) for n in range(11)} | {"in/poison.jpg": photo(1, background=255)}
     spec = put_run(ledger, s3_client, bucket, bodies, chunk=4)
     with (
-        housekeeping(ledger, settings),
+        housekeeping(ledger, settings) as rows,
         process(environment, "tests.sick_worker", illness),
         process(environment, "workers.cpu", "1"),
     ):
-        wait_until(lambda: ledger.counts(spec.run).pending == 0, 120)
-    rows = list(ledger.rows(spec.run))
+        wait_until(lambda: ledger.counts(spec.run).state == "finished", 120)
     failed = [(row["key"], row["code"]) for row in rows if row["outcome"] == "failed"]
     code = "engine_error" if illness == "error" else "attempts_exhausted"
     assert failed == [("in/poison.jpg", code)]
