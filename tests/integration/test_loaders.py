@@ -52,7 +52,9 @@ def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
             hung = loaders.load(request(s3_bucket, "hang.jpg"))
             wait_until(lambda: [path for _, path in proxy.requests if "hang" in path][1:])
             victims = [
-                child.pid for child in psutil.Process().children() if "workers.loading" in " ".join(child.cmdline())
+                child.pid
+                for child in psutil.Process().children()
+                if child.status() != "zombie" and "workers.loading" in " ".join(child.cmdline())
             ]
             for pid in victims:
                 os.kill(pid, signal.SIGSEGV)

@@ -41,7 +41,7 @@ def test_a_child_that_cannot_start_is_not_tried_again(tmp_path: Path) -> None:
     assert said.count("no GPU") == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_is_passed_on_and_a_killed_child_is_replaced(number: int, tmp_path: Path, wait_until: WaitUntil) -> None:
     parent = supervise(IDLE, tmp_path)
     try:
