@@ -17,6 +17,8 @@ VERSION = 1
 ENCODE_QUEUE = "encode"
 LONGEST = 32
 """The most items in one message."""
+_NAME, _KEY = 200, 4096
+"""Characters; S3's keys end at 1024 bytes."""
 
 
 class MessageError(MattemillError):
@@ -52,17 +54,23 @@ class Job:
         """Read a message.
 
         Raises:
-            MessageError: when it is of another version, has unknown or missing fields, or too many items.
+            MessageError: when it is of another version, has unknown or missing fields, or too much in it.
         """
         if isinstance(message, dict) and message.get("v", VERSION) != VERSION:
-            raise MessageError(f"message version {message['v']!r} is not {VERSION}: upgrade this worker")
+            raise MessageError(f"message version {message['v']!r:.20} is not {VERSION}: upgrade this worker")
         try:
             job = TypeAdapter(cls).validate_python(message)
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            raise MessageError(f"message refused: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            field = ".".join(map(str, first["loc"]))
+            raise MessageError(
+                f"message refused: {field:.60}: {first['msg']}"
+            ) from None  # the cause shows its contents
         if not 1 <= len(job.items) <= LONGEST:
             raise MessageError(f"message refused: {len(job.items)} items, expected 1 to {LONGEST}")
+        for what, texts, most in (("name", [job.run, job.queue, *job.items], _NAME), ("key", job.keys, _KEY)):
+            if too_long := [len(text) for text in texts if len(text) > most]:
+                raise MessageError(f"message refused: a {what} of {too_long[0]} characters, expected up to {most}")
         return job
 
     @property

@@ -89,5 +89,5 @@ def oldest(client: redis.Redis, queue: str) -> int | None:
         last = cast(list[bytes | None], pipe.execute())
     try:
         return min((int(json.loads(raw)["headers"]["fed"]) for raw in last if raw is not None), default=None)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"the oldest message of {queue} has no fed number") from error

@@ -16,6 +16,7 @@ from model.cutout import make_cutout as cutout_of
 from model.engines.fake import FAKE
 from pipeline.errors import Code, ItemError, TransientError
 from pipeline.ids import ETag, Key, Location
+from pipeline.places import Places
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import parse_recipe
 from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
@@ -38,6 +39,7 @@ def make_cutout(
         ItemError: what is wrong with this image or its upload.
     """
     recipe = parse_recipe(spec.recipe)
+    _check_places(settings, spec, item, recipe)
     milliseconds = dict(packed.milliseconds)
 
     @contextmanager
@@ -72,6 +74,14 @@ def make_cutout(
     if cutout.own_alpha:
         row["own_alpha"] = True
     return row
+
+
+def _check_places(settings: Settings, spec: RunSpec, item: Item, recipe: Recipe) -> None:
+    sources, targets = Places.parse(settings.allowed_sources), Places.parse(settings.allowed_targets)
+    sources.check_item(spec.source_bucket, item.key, "source")
+    if (background := recipe.background_image(spec.source_bucket)) is not None:
+        sources.check_item(background.bucket, background.key, "source")
+    targets.check_item(spec.target_bucket, spec.output_key(item.key), "target")
 
 
 def upload(

@@ -16,6 +16,7 @@ from pipeline.ids import Key, RunId
 from pipeline.ledger import Counts, Ledger, connect
 from pipeline.log import configure
 from pipeline.manifest import Rows, collect, delete_parts, remember, write_manifest, write_part
+from pipeline.places import Places
 from pipeline.runs import RunSpec
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
@@ -35,6 +36,7 @@ def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store
         MattemillError: when one cannot be written, or a line of the manifest is missing.
     """
     spec, counts = ledger.spec(run), ledger.counts(run)
+    Places.parse(settings.allowed_targets).check(spec.reports, "target", "MATTEMILL_ALLOWED_TARGETS")
     with Rows() as rows:
         collect(rows, store, ledger, spec)
         if len(rows) != counts.listed:

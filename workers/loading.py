@@ -24,6 +24,7 @@ from model.preprocess import Letterbox, letterbox
 from model.size_buckets import fit
 from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.ids import ETag, Key, SizeBucket
+from pipeline.places import Places
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
@@ -56,6 +57,7 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     Raises:
         ItemError: what is wrong with this image.
     """
+    Places.parse(settings.allowed_sources).check_item(request.bucket, request.key, "source")
     started = time.perf_counter()
     etag = ETag(request.etag) if request.etag else None
     body = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes).body
