@@ -15,6 +15,8 @@ task_reject_on_worker_lost = False
 worker_prefetch_multiplier = 1
 # On, tasks were run twice after a lost connection.
 worker_cancel_long_running_tasks_on_connection_loss = False
+# A broken message is refused and does not end the worker.
+worker_consumer = "workers.consumer:Consumer"
 # Redis may be away for longer than any number of tries.
 broker_connection_max_retries = None
 broker_connection_retry_on_startup = True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import redis
+from celery import Celery
 
 from pipeline.errors import Code, PermanentError, SetupError
 from pipeline.jobs import ENCODE_QUEUE
@@ -107,15 +108,21 @@ def send_hostile(settings: Settings, client: redis.Redis) -> None:
         app.send_task(task, kwargs={"job": JOB}, queue=queue, headers={"fed": float("inf")})
         app.send_task(task, kwargs={"job": JOB}, queue=queue, serializer="pickle", headers={"fed": 1})
         # Not even an envelope of Celery's, or one that claims to be something else.
-        (raw,) = _peek(client, queue)
+        raw = _envelope(app, client, task)
         pickled = {**raw, "content-type": "application/x-python-serialize", "body": base64.b64encode(b"cos\n").decode()}
-        for envelope in (pickled, {**raw, "headers": {}}, {**raw, "body": "%%%"}, {**raw, "content-type": "x/y"}):
+        odd = ({**raw, "headers": {}}, {**raw, "headers": {"task": [1]}}, {**raw, "body": "%%%"}, {**raw, "body": None})
+        for envelope in (pickled, *odd, {**raw, "content-type": "x/y"}):
             client.lpush(lists(queue)[1], json.dumps(envelope))
     app.close()
 
 
-def _peek(client: redis.Redis, queue: str) -> list[dict[str, object]]:
-    return [json.loads(entry) for entry in client.lrange(lists(queue)[1], 0, 0)]
+def _envelope(app: Celery, client: redis.Redis, task: str) -> dict[str, object]:
+    """What Celery would push, from a queue that nobody consumes."""
+    app.send_task(task, kwargs={"job": JOB}, queue="nobodys", headers={"fed": 1})
+    for name in lists("nobodys"):
+        if (raw := client.rpop(name)) is not None:
+            return json.loads(raw)
+    raise AssertionError("the message is in no list")
 
 
 @pytest.mark.timeout(400)
