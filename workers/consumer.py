@@ -1,6 +1,7 @@
 """Celery's consumer, that outlives a message which is none."""
 
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -12,7 +13,7 @@ _SHOWN = 200
 class Consumer(CeleryConsumer):
     """Refuses whatever Celery cannot read; without it a broken body (text where bytes are promised) ends the worker."""
 
-    def create_task_handler(self, *args: object, **kwargs: object) -> Callable[[object], None]:
+    def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[object], None]:
         """The callback for one message; see Celery's."""
         handle = super().create_task_handler(*args, **kwargs)
 
