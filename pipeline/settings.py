@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     allowed_targets: str = Field("", description="where outputs and reports may go, likewise")
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: JSON unless on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    log_repeats: int = Field(
+        60, ge=0, description="lines a minute of one warning and failure code; more are counted; 0: all are written"
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="port of the page for Prometheus; 0: there is none")
+    metrics_host: str = Field("127.0.0.1", description="the address that it listens on; it has no password")
 
     max_bytes: int = Field(200 * MEGABYTE, ge=1, description="largest source object, in bytes")
     max_megapixels: int = Field(150, ge=1, description="largest source image, in millions of pixels")

@@ -90,6 +90,10 @@ class Loaders:
         """Give a slot back once its pixels are used."""
         self._free.put(slot.index)
 
+    def bytes_in_use(self) -> int:
+        """Shared memory that holds images, or waits for what is being loaded, in bytes."""
+        return len(self._memory) - self._free.qsize() * self._slot_bytes
+
     def close(self) -> None:
         """End the children; images that are asked for and not begun fail as cancelled."""
         if self._closing.is_set():

@@ -26,6 +26,7 @@ from workers.engine_thread import EngineThread
 from workers.lifecycle import LOST
 from workers.loaders import LoaderDiedError, Loaders, Slot
 from workers.loading import Request
+from workers.metrics import MatteMetrics
 from workers.recent import RecentMattes
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class MatteStage:
         record: told what is in the engine.
         weights: sha256 of the engine's weights; None for an engine that has none. A run with others is not worked on.
         leave: ends the process at once with an exit code.
+        metrics: counts what becomes of images.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class MatteStage:
         record: EngineRecord,
         weights: str | None = None,
         leave: Callable[[int], object] = os._exit,
+        metrics: MatteMetrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
@@ -72,6 +75,7 @@ class MatteStage:
         self._record = record
         self._weights = weights
         self._leave_process = leave
+        self._metrics = metrics or MatteMetrics("", engine.max_batch)
         largest = max(engine.size_buckets, key=lambda size: size.height * size.width)
         self.slots = slots(engine, settings)
         self._loaders = Loaders(settings.loaders or max(cores, 2), self.slots, largest, settings.loader_deadline)
@@ -115,7 +119,10 @@ class MatteStage:
         return len(self._held)
 
     def figures(self) -> dict[str, float]:
-        """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it."""
+        """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it.
+
+        And what it holds now: images, and bytes of decoded ones.
+        """
         engine = self._engine
         return {
             "batches": engine.batches,
@@ -123,11 +130,14 @@ class MatteStage:
             "busy_seconds": round(engine.busy_seconds, 3),
             "span_seconds": round(engine.span_seconds, 3),
             "recent_hits": self._recent.hits,
+            "in_hand": len(self._held),
+            "loader_bytes": self._loaders.bytes_in_use(),
         }
 
     def process(self, job: Job) -> None:
         """Take the job's items and see each to its outcome; late copies drop out."""
         taken = self._ledger.take(job.run_id, job.queue, job.fed, job.item_ids)
+        self._metrics.late(job, len(taken))
         if not taken:
             return
         with self._lock:
@@ -229,6 +239,7 @@ class MatteStage:
         took = round((time.perf_counter() - started) * 1000 / len(ready), 2)
         for loaded, milliseconds, _ in packed:
             times = {**milliseconds, "hand over": took}
+            self._metrics.matted(times, loaded.slot, loaded.repeated)
             log.info(
                 "matte", run=spec.run, key=loaded.taken.item.key, size_bucket=loaded.slot.loaded.size_bucket, ms=times
             )
@@ -236,13 +247,14 @@ class MatteStage:
     def _failed(self, one: Taken, error: Exception) -> None:
         self._release(one)
         if isinstance(error, LoaderDiedError):
-            answer = self._ledger.blame(one, str(error))
+            code, answer = Code.ATTEMPTS_EXHAUSTED, self._ledger.blame(one, str(error))
         elif isinstance(error, ItemError):
-            answer = self._ledger.fail(one, error)
+            code, answer = error.code, self._ledger.fail(one, error)
         else:
             reason = str(error) if isinstance(error, MattemillError) else f"{type(error).__name__}: {error}"
-            answer = self._ledger.fail(one, TransientError(Code.ENGINE_ERROR, reason))
-        log.warning("matte_failed", run=one.run, key=one.item.key, error=str(error), outcome=answer)
+            code, answer = Code.ENGINE_ERROR, self._ledger.fail(one, TransientError(Code.ENGINE_ERROR, reason))
+        self._metrics.failed(code, answer)
+        log.warning("matte_failed", run=one.run, key=one.item.key, code=code, error=str(error), outcome=answer)
 
     def _free(self, slot: Slot, _: Future[Matte]) -> None:
         self._loaders.free(slot)
