@@ -1,31 +1,26 @@
 """The Python API: `Producer` lists and enqueues; `producer.run.Run` is the handle of what it started."""
 
-import itertools
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from model.store import ModelStore
 from pipeline.errors import Code, ItemError, SetupError
-from pipeline.ids import ETag, ItemId, Key, Location, RunId
-from pipeline.ledger import Ledger, Listing, check, connect, failure_row
-from pipeline.manifest import list_keys
+from pipeline.ids import ItemId, Key, Location, RunId
+from pipeline.ledger import Ledger, check, connect
 from pipeline.places import Places
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import recipe_of, recipe_text
-from pipeline.runs import HIGH, NORMAL, Item, RunSpec, item_id, new_run_id, short_hash
+from pipeline.runs import HIGH, NORMAL, RunSpec, new_run_id
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Listed, ObjectStore
+from producer.listing import HEADS, Lister, call_of, go_on, outcomes, pages, sources
 from producer.right import AlreadyRight
 from producer.run import Run
 from producer.selection import Selection
 
-_PAGE = 500
-_HEADS = 16
-_Found: TypeAlias = "Listed | tuple[Key, ItemError]"
 EVERYTHING = Selection()
 
 AnyRecipe = Recipe | str | Mapping[str, object] | None
@@ -49,7 +44,8 @@ class Producer:
     def __init__(self, settings: Settings | None = None, store: ObjectStore | None = None) -> None:
         self._settings = settings or load_settings()
         self._ledger = Ledger(connect(self._settings), self._settings)
-        self._store = store or S3Store(self._settings, pool=_HEADS)
+        self._store = store or S3Store(self._settings, pool=HEADS)
+        self._alive = min(self._settings.listing_timeout / 12, 5.0)
 
     def run(self, run_id: str) -> Run:
         """Pick a run up again.
@@ -58,11 +54,11 @@ class Producer:
             SetupError: when the ledger does not know it.
         """
         self._ledger.counts(RunId(run_id))
-        return Run(RunId(run_id), self._ledger, self._store, self._settings)
+        return self._run(RunId(run_id))
 
     def runs(self) -> list[Run]:
         """The runs that the ledger knows, newest first."""
-        return [Run(id, self._ledger, self._store, self._settings) for id in self._ledger.runs()]
+        return [self._run(id) for id in self._ledger.runs()]
 
     def sweep(
         self,
@@ -79,6 +75,9 @@ class Producer:
         run: RunId | None = None,
     ) -> Run:
         """List a prefix and enqueue every image of it that is not already right.
+
+        A run that was started with the same arguments, and whose listing was killed less than a minute ago
+        (MATTEMILL_LISTING_TIMEOUT), is gone on with; not where there is a limit, as stores may list in another order.
 
         Args:
             source: where from, s3://bucket/prefix/.
@@ -97,9 +96,15 @@ class Producer:
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, priority, reports_to)
         spec = replace(spec, sweep=name, run=run or spec.run)
-        self._ledger.create(spec)
-        with AlreadyRight(self._store, spec, listed=True) as right:
-            return self._list(spec, self._listed(spec, selection), right)
+        lister = None
+        if run is None and selection.limit is None:
+            lister = go_on(self._ledger, spec, selection, self._alive)
+        if lister is None:
+            self._ledger.create(spec, call_of(spec, selection))
+            lister = Lister(self._ledger, spec, alive=self._alive)
+        with lister, AlreadyRight(self._store, lister.spec, listed=True) as right:
+            lister.write(sources(self._store, lister.spec, selection), right)
+        return self._run(lister.spec.run)
 
     def check(self, source: str, to: str, *, recipe: AnyRecipe, model: str | None, reports_to: str) -> None:
         """Find out whether `sweep` could start; writes nothing anywhere.
@@ -129,9 +134,9 @@ class Producer:
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, NORMAL, "")
         outputs = set[ItemId]()
         listed = todo = skipped = conflicts = size = 0
-        with AlreadyRight(self._store, spec, listed=True) as right, ThreadPoolExecutor(_HEADS) as pool:
-            for rows in _pages(self._listed(spec, selection)):
-                for entry in self._entries(spec, rows, right, pool):
+        with AlreadyRight(self._store, spec, listed=True) as right, ThreadPoolExecutor(HEADS) as pool:
+            for rows in pages(sources(self._store, spec, selection)):
+                for entry in outcomes(spec, rows, right, pool):
                     listed += 1
                     if entry.item.id in outputs:
                         conflicts += 1
@@ -183,8 +188,12 @@ class Producer:
 
     def _start(self, spec: RunSpec, keys: list[Key]) -> Run:
         self._ledger.create(spec)
-        with AlreadyRight(self._store, spec, listed=False) as right:
-            return self._list(spec, self._heads(spec, keys), right)
+        with (
+            Lister(self._ledger, spec, alive=self._alive) as lister,
+            AlreadyRight(self._store, spec, listed=False) as right,
+        ):
+            lister.write(self._heads(spec, keys), right)
+        return self._run(spec.run)
 
     def _spec(
         self,
@@ -235,11 +244,6 @@ class Producer:
             raise SetupError(f"Recipe: there is no background image {place}.", "look for a typing mistake in its key")
         return recipe.pinned(head.etag)
 
-    def _listed(self, spec: RunSpec, selection: Selection) -> Iterator[Listed]:
-        listing = list_keys(self._store, spec.source_bucket, spec.source_prefix)
-        taken = (row for row in listing if selection.takes(spec, row.key))
-        return itertools.islice(taken, selection.limit)
-
     def _heads(self, spec: RunSpec, keys: list[Key]) -> Iterator[Listed | tuple[Key, ItemError]]:
         for key in keys:
             try:
@@ -252,54 +256,8 @@ class Producer:
             else:
                 yield Listed(key, head.etag, head.bytes)
 
-    def _list(self, spec: RunSpec, found: Iterable[_Found], right: AlreadyRight) -> Run:
-        added = 0
-        with ThreadPoolExecutor(_HEADS) as pool:
-            for page, rows in enumerate(_pages(found)):
-                entries = self._conflicts(spec, self._entries(spec, rows, right, pool))
-                added += self._ledger.list_page(spec.run, page, entries)
-        self._ledger.close_listing(spec.run, added)
-        return Run(spec.run, self._ledger, self._store, self._settings)
-
-    def _entries(
-        self, spec: RunSpec, rows: list[_Found], right: AlreadyRight, pool: ThreadPoolExecutor
-    ) -> list[Listing]:
-        """What is to become of each listed key; asks the target where nothing else tells whether it is right."""
-        guesses = [False if isinstance(row, tuple) else right.guess(row) for row in rows]
-        doubts = [row for row, guess in zip(rows, guesses, strict=True) if guess is None and not isinstance(row, tuple)]
-        answers = dict(zip((row.key for row in doubts), pool.map(right.ask, doubts), strict=True))
-        entries = []
-        for row, guess in zip(rows, guesses, strict=True):
-            if isinstance(row, tuple):
-                key, error = row
-                item = Item(item_id(spec.output_key(key)), key, ETag(""), 0, "")
-                failed = failure_row(key, error.code, error.reason)
-                entries.append(Listing("failed", item, short_hash(key), failed))
-                continue
-            item = Item(item_id(spec.output_key(row.key)), row.key, row.etag, row.bytes, spec.size_buckets[0])
-            skipped = right.row(row) if guess else answers.get(row.key)
-            entries.append(Listing("skipped" if skipped else "todo", item, short_hash(row.key), skipped))
-        return entries
-
-    def _conflicts(self, spec: RunSpec, entries: list[Listing]) -> list[Listing]:
-        """Of two sources that are written to one output, the second fails."""
-        claimed = dict.fromkeys((entry.item.id for entry in entries), "")
-        if entries:
-            claimed.update(zip(claimed, self._ledger.claimed(spec.run, list(claimed)), strict=True))
-        for index, entry in enumerate(entries):
-            owner = claimed[entry.item.id]
-            if owner and owner != entry.source:
-                reason = f"Another source of this run is written to {spec.output_key(entry.item.key)} too."
-                row = failure_row(entry.item.key, Code.OUTPUT_CONFLICT, reason)
-                entries[index] = replace(entry, outcome="conflict", row=row)
-            claimed[entry.item.id] = owner or entry.source
-        return entries
-
-
-def _pages(found: Iterable[_Found]) -> Iterator[list[_Found]]:
-    rows = iter(found)
-    while page := list(itertools.islice(rows, _PAGE)):
-        yield page
+    def _run(self, id: RunId) -> Run:
+        return Run(id, self._ledger, self._store, self._settings)
 
 
 def _folder(prefix: str) -> str:

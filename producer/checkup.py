@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,7 @@ from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.ids import Location
 from pipeline.jobs import ENCODE_QUEUE
-from pipeline.ledger import LEADER, check, connect
+from pipeline.ledger import FEEDING_LIMIT, LEADER, LISTING_LIMIT, check, connect, share
 from pipeline.runs import matte_queue
 from pipeline.s3 import S3Store
 from pipeline.s3_errors import answer_of
@@ -153,6 +153,12 @@ def _server(info: dict[str, object]) -> list[Finding]:
                 "set maxmemory-policy noeviction in its configuration",
             )
         )  # fmt: skip
+    used = share(cast("Mapping[str, int]", info))
+    if used >= LISTING_LIMIT:
+        waits = "sweeps and engines wait" if used >= FEEDING_LIMIT else "sweeps wait"
+        findings.append(
+            Finding("redis", "bad", f"It is {used:.0%} full: {waits}.", "raise maxmemory, or wait for running sweeps")
+        )
     if info.get("aof_enabled") == 0:
         findings.append(
             Finding(

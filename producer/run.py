@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from pipeline.errors import MattemillError, SetupError
 from pipeline.ids import RunId
-from pipeline.ledger import Counts, Ledger
+from pipeline.ledger import LISTING_LIMIT, Counts, Ledger, fill
 from pipeline.manifest import read_rows
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
@@ -85,6 +85,8 @@ class Run:
         self._ledger.cancel(self.id)
 
     def _waits_for(self, counts: Counts) -> str:
+        if counts.state == "listing" and fill(self._ledger.client) >= LISTING_LIMIT:
+            return "its listing waits for memory in Redis"
         places = {name: count for name, count in self._ledger.places(self.id).items() if count}
         if places:
             return "it waits for " + ", ".join(f"{count} images in {name}" for name, count in places.items())

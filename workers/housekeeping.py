@@ -13,7 +13,7 @@ import structlog
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
 from pipeline.jobs import ENCODE_QUEUE, LONGEST, Job
-from pipeline.ledger import LEADER, WAKE, Fed, Ledger
+from pipeline.ledger import FEEDING_LIMIT, LEADER, WAKE, Fed, Ledger, fill
 from pipeline.manifest import PART_ROWS
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
@@ -23,7 +23,8 @@ log = structlog.get_logger(__name__)
 _PAGE = 500
 _LEASE_MS = 5000
 _RECLAIM_SECONDS = 2.0
-_RENEW = """if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+_RENEW = """#!lua flags=allow-oom
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"""
 
 
@@ -63,6 +64,7 @@ class Housekeeper:
         self._closing: dict[RunId, Future[None]] = {}
         self._parts: dict[RunId, Future[None]] = {}
         self._part = part
+        self._full = False
 
     def __enter__(self) -> Self:
         return self
@@ -79,13 +81,29 @@ class Housekeeper:
         reclaim = time.monotonic() - self._reclaimed >= _RECLAIM_SECONDS
         if reclaim:
             self._reclaimed = time.monotonic()
+        self._look_at_memory()
+        failed: list[Exception] = []
         for run in reversed(self._ledger.runs(active=True)):
-            self._tend(run, reclaim)
+            try:
+                self._tend(run, reclaim)
+            except Exception as error:  # noqa: BLE001 - what cannot be sent or read of one run holds up no other
+                failed.append(error)
+        if failed:
+            raise failed[0]
         return True
 
     def wait(self, seconds: float) -> None:
         """Return after `seconds`, or as soon as somebody has work for a feeder."""
         self._ledger.client.brpop([WAKE], timeout=seconds)
+
+    def _look_at_memory(self) -> None:
+        share = fill(self._ledger.client)
+        if self._full != (share >= FEEDING_LIMIT):
+            self._full = not self._full
+            if self._full:
+                log.warning("redis_full", used=round(share, 3), limit=FEEDING_LIMIT)
+            else:
+                log.info("redis_has_room", used=round(share, 3))
 
     def _tend(self, run: RunId, reclaim: bool) -> None:
         try:
@@ -103,16 +121,21 @@ class Housekeeper:
         counts = self._ledger.counts(run)
         if counts.state == "listed" and counts.pending == 0:
             self._close(run)
-        elif reclaim and self._ledger.row_count(run) >= PART_ROWS:
+        elif reclaim and self._ledger.row_count(run) >= (_PAGE if self._full else PART_ROWS):
             self._write_part(run)
 
     def _feed(self, spec: RunSpec) -> None:
-        """Fill the matte queues up to the mark when they are half empty: seldom and much makes full messages."""
+        """Fill the matte queues up to the mark when they are half empty: seldom and much makes full messages.
+
+        When Redis is nearly full, engines get nothing more; what waits for encoding goes on, because it frees memory.
+        """
         client = self._ledger.client
         queues = [f"matte.{spec.model}.{size_bucket}" for size_bucket in spec.size_buckets]
         waiting = sum(length(client, queue) for queue in queues) * max(self._chunk(spec), 1)
         room = self._settings.queue_mark - waiting
         if 2 * waiting > self._settings.queue_mark or length(client, ENCODE_QUEUE) >= self._settings.encode_mark:
+            room = 0
+        if self._full:
             room = 0
         while True:
             fed = self._ledger.feed(spec, _PAGE, max(min(room, _PAGE), 0))

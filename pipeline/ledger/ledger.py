@@ -22,11 +22,13 @@ from pipeline.settings import Settings
 
 RUNS, ACTIVE, WAKE, LEADER = "mm:runs", "mm:active", "mm:wake", "mm:leader"
 _SCRIPTS = (
-    "list_page", "claimed", "close_listing", "abandon_listing", "feed", "take", "touch", "hand_over", "done", "fail",
-    "try_again", "give_back", "reclaim", "cancel", "suspect",
+    "list_page", "claimed", "keep_listing", "adopt_listing", "close_listing", "abandon_listing", "feed", "take",
+    "touch", "hand_over", "done", "fail", "try_again", "give_back", "reclaim", "cancel", "suspect", "close",
 )  # fmt: skip
 _Value: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 _Fields: TypeAlias = "dict[_Value, _Value]"
+_WAKE = """#!lua flags=allow-oom
+redis.call('LPUSH', KEYS[1], 1) return redis.call('LTRIM', KEYS[1], 0, 0)"""
 _BACKOFF = 2.0
 """Seconds before the second try; each further one waits twice as long."""
 
@@ -47,19 +49,25 @@ class Ledger:
             for name in _SCRIPTS
         }
 
+    @cached_property
+    def _wake(self) -> Script:
+        return self.client.register_script(_WAKE)
+
     def _call(self, script: str, run: RunId, *args: str | bytes | int | float) -> object:
         return self._scripts[script](keys=[_base(run)], args=list(args))
 
     # --- runs
 
-    def create(self, spec: RunSpec) -> None:
-        """Open a run for listing."""
+    def create(self, spec: RunSpec, call: str = "") -> None:
+        """Open a run for listing; `call` is the same for all that ask for the same, see `interrupted`."""
         seconds, micros = self.client.time()
         now = seconds * 1_000_000 + micros
         with self.client.pipeline(transaction=True) as pipe:
             counts: _Fields = dict.fromkeys(("listed", "done", "skipped", "failed", "page"), 0)
             clocks: _Fields = dict.fromkeys(("created", "moved", "listing_at"), now)
-            pipe.hset(_base(spec.run), mapping={"spec": spec.dump(), "state": "listing", **counts, **clocks})
+            pipe.hset(
+                _base(spec.run), mapping={"spec": spec.dump(), "state": "listing", "call": call, **counts, **clocks}
+            )
             pipe.zadd(RUNS, {spec.run: now})
             pipe.zadd(ACTIVE, {spec.run: now})
             pipe.execute()
@@ -148,6 +156,30 @@ class Ledger:
         self.wake()
         return added
 
+    def keep_listing(self, run: RunId, *, moves: bool) -> None:
+        """Say that whoever lists this run is alive, and whether the listing moves or waits for memory."""
+        self._call("keep_listing", run, int(moves))
+
+    def interrupted(self, call: str) -> list[tuple[RunId, float]]:
+        """Open listings that were begun with this `call`, and when each was last heard of, in seconds since 1970."""
+        found = []
+        for run in self.runs(active=True):
+            state, theirs, heard = cast(
+                "list[bytes | None]", self.client.hmget(_base(run), "state", "call", "listing_at")
+            )
+            if state == b"listing" and theirs == call.encode():
+                found.append((run, int(heard or 0) / 1e6))
+        return found
+
+    def adopt_listing(self, run: RunId, quiet: float) -> tuple[int, int] | None:
+        """Go on with a listing of which nothing was heard for `quiet` seconds.
+
+        Returns:
+            the number of its next page and how many items it has added so far; None when it lives, or has ended.
+        """
+        answer = cast("list[int]", self._call("adopt_listing", run, int(quiet * 1e6)))
+        return (answer[0], answer[1]) if answer else None
+
     def close_listing(self, run: RunId, listed: int) -> int:
         """End the listing, stating how many items it added; returns how many the ledger knows."""
         known = cast(int, self._call("close_listing", run, listed))
@@ -158,10 +190,7 @@ class Ledger:
 
     def wake(self) -> None:
         """Tell the housekeeping leader that there is something to do."""
-        with self.client.pipeline(transaction=True) as pipe:
-            pipe.lpush(WAKE, 1)
-            pipe.ltrim(WAKE, 0, 0)
-            pipe.execute()
+        self._wake(keys=[WAKE])
 
     def feed(self, spec: RunSpec, most: int, engines: int) -> list[Fed]:
         """Move up to `most` due items to their queues, `engines` of them to the matte stage. Publish them next."""
@@ -190,20 +219,11 @@ class Ledger:
         return self._call("abandon_listing", run, int(self._settings.listing_timeout * 1e6)) == 1
 
     def close(self, run: RunId, error: str = "") -> None:
-        """The reports are written: the run is finished, and leaves Redis after the retention time.
+        """The reports are written: the run is finished, and its counts leave Redis after the retention time.
 
-        Without an `error` its rows go at once: the manifest has them.
+        All else goes at once; with an `error`, which says why there is no manifest, its rows stay as long.
         """
-        keys = cast(list[bytes], self.client.keys(f"{_base(run).replace('{', '[{]').replace('}', '[}]')}:*"))
-        with self.client.pipeline(transaction=True) as pipe:
-            fields: _Fields = {"state": "finished", "report_error": error}
-            pipe.hset(_base(run), mapping=fields)
-            pipe.zrem(ACTIVE, run)
-            gone = ["claims", "queues", "tries", "deaths", "fed", "suspects", *(() if error else ("rows",))]
-            pipe.delete(*(f"{_base(run)}:{name}" for name in gone))
-            for key in [_base(run).encode(), *keys]:
-                pipe.expire(key, self._settings.run_retention)
-            pipe.execute()
+        self._scripts["close"](keys=[_base(run), ACTIVE], args=[run, self._settings.run_retention, error])
 
     def report_error(self, run: RunId) -> str:
         """Why the reports of a finished run could not be written, or ""."""

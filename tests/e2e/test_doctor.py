@@ -63,10 +63,14 @@ def test_all_is_well_when_servers_and_workers_are_there(
 def test_what_would_lose_the_ledger_is_bad(environment: dict[str, str], settings: Settings) -> None:
     with redis.Redis.from_url(settings.redis_url.get_secret_value()) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", str(int(client.info("memory")["used_memory"] * 1.15)))
         try:
             _, found = verdicts(environment | {"AWS_SECRET_ACCESS_KEY": "wrong"})
         finally:
             client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", "0")
+    assert any(state == "bad" and "raise maxmemory" in text for state, text in found["redis"])
+    assert any(state == "note" and "append-only" in text for state, text in found["redis"])
     assert ("bad", "noeviction") in [(state, "noeviction" * ("noeviction" in text)) for state, text in found["redis"]]
     assert found["s3"][0][0] == "bad"
     assert "AWS_SECRET_ACCESS_KEY" in found["s3"][0][1]
