@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["", "hang", "reset", "500", "503", "truncate"]
+Fault = Literal["", "hang", "stall", "reset", "500", "503", "truncate"]
 Rule = Callable[[str, str], Fault]
 """From method and path (with its query) to what goes wrong; "" for nothing."""
 
@@ -21,6 +21,7 @@ class SickProxy:
     def __init__(self, upstream: str) -> None:
         self.rule: Rule = lambda method, path: ""
         self.requests: list[tuple[str, str]] = []
+        self.stall_seconds = 30.0
         self._closed = threading.Event()
         place = urlsplit(upstream)
         proxy = self
@@ -40,6 +41,8 @@ class SickProxy:
                 fault = proxy.rule(self.command, self.path)
                 if fault == "hang":
                     proxy._closed.wait()
+                if fault == "stall":  # and then it is done, whether anybody still listens or not
+                    proxy._closed.wait(proxy.stall_seconds)
                 if fault in ("hang", "reset"):
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                     self.close_connection = True

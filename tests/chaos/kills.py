@@ -1,0 +1,97 @@
+"""Processes that are killed: at random instants, and aimed at each arrow of the data flow."""
+
+import psutil
+
+from tests.chaos.day import Day
+from tests.chaos.system import kill, wait_until
+
+ROLES = ("GPU worker", "GPU supervisor", "loader", "encode child", "encode parent", "leader")
+
+# Who dies where: `tests/chaos/aim` fires. The way of one picture, from the ledger to its last acknowledgement.
+ARROWS: dict[str, str] = {
+    "worker:feed:before:self": "leader, before it feeds",
+    "worker:feed:after:self": "leader, fed and not published",
+    "worker:publish:after:self": "leader, published",
+    "worker:reclaim:after:self": "leader, has taken back",
+    "workers.gpu:take:before:self": "GPU worker, message pulled and not taken",
+    "workers.gpu:take:after:self": "GPU worker, taken and not loaded",
+    "workers.loading:get:before:self": "loader, before it fetches",
+    "workers.loading:get:after:self": "loader, fetched and not decoded",
+    "workers.gpu:hand_over:before:self": "GPU worker, alphas ready and not handed over",
+    "workers.gpu:hand_over:after:self": "GPU worker, handed over and not published",
+    "workers.gpu:publish:after:self": "GPU worker, published and not acknowledged",
+    "workers.gpu:touch:after:self": "GPU worker, touching",
+    "workers.cpu:take:before:self": "encode child, before it takes",
+    "workers.cpu:take:after:self": "encode child, taken",
+    "workers.cpu:take:after:parent": "encode parent, its child has taken",
+    "workers.cpu:get:after:self": "encode child, fetched",
+    "workers.cpu:put:before:self": "encode child, before the upload",
+    "workers.cpu:put:after:self": "encode child, uploaded and not finished",
+    "workers.cpu:put:after:parent": "encode parent, its child has uploaded",
+    "workers.cpu:done:before:self": "encode child, before it finishes",
+    "workers.cpu:done:after:self": "encode child, finished and not acknowledged",
+    "workers.cpu:done:after:parent": "encode parent, its child has finished",
+    "workers.finisher:put:before:self": "finisher, before it writes",
+    "workers.finisher:put:after:self": "finisher, manifest written, summary not",
+}
+_AIM_SECONDS = 40.0
+
+
+class Kills:
+    """So many kills: one for every arrow and the rest at random instants, in random order.
+
+    An arrow that nobody came to in time is noted, and a random victim dies instead.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __call__(self, day: Day) -> None:
+        listed = day.run.counts().listed
+        at_end = [aim for aim in ARROWS if aim.startswith("workers.finisher")]
+        aims = [aim for aim in ARROWS if aim not in at_end]
+        plan: list[str] = (aims + list(ROLES) * self._count)[: max(self._count - len(at_end), 0)]
+        day.random.shuffle(plan)
+        for number, victim in enumerate(plan):
+            # Spread over the run, but never idle: a run that stands still is harmed too.
+            day.wait_for((number + 1) * listed // (len(plan) + 2), 8)
+            wait_until(lambda: False, day.random.uniform(0, 0.4))
+            if day.over():
+                day.notes.append(f"{len(plan) - number} kills came too late")
+                return
+            if ":" not in victim or not _shoot(day, victim, _AIM_SECONDS):
+                _kill_one(day, victim if ":" not in victim else day.random.choice(ROLES))
+        for aim in at_end[: self._count]:
+            _shoot(day, aim, 240)
+
+
+def _shoot(day: Day, aim: str, patience: float) -> bool:
+    file = day.system.aims / aim
+    file.touch()
+
+    def fired() -> bool:
+        return not file.exists() or day.over()
+
+    wait_until(fired, patience, 0.01)
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        day.harm(ARROWS[aim], lambda: None)
+        return True
+    day.notes.append(f"nobody came to: {ARROWS[aim]}")
+    return False
+
+
+def _kill_one(day: Day, role: str) -> None:
+    """Somebody in this role, as soon as there is one: a killed one takes seconds to come back."""
+
+    def there() -> bool:
+        victims.extend(day.system.victims(role))
+        return bool(victims)
+
+    victims: list[psutil.Process] = []
+    if wait_until(there, 60):
+        victim = day.random.choice(sorted(victims, key=lambda one: one.pid))
+        day.harm(role, lambda: kill(victim))
+    else:
+        day.notes.append(f"there was no {role} to kill")
