@@ -83,7 +83,8 @@ class DynamicBatcher(Generic[Label]):
         self._loners: deque[Waiting[Label]] = deque()
         self._count = 0
         self._closed = False
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._filled, self._room = threading.Condition(lock), threading.Condition(lock)
 
     def submit(self, image: Image, label: Label, *, alone: bool = False) -> Future[Matte]:
         """Queue an image, uint8 [H, W, 3]; it stays the caller's until the future has its answer.
@@ -92,43 +93,57 @@ class DynamicBatcher(Generic[Label]):
             ClosedError: after `close`.
         """
         item = Waiting(image, self._clock(), label, Future[Matte]())
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._count < self._capacity)
+        with self._room:
+            self._room.wait_for(lambda: self._closed or self._count < self._capacity)
             if self._closed:
                 raise ClosedError
             size_bucket = SizeBucket(image.shape[0], image.shape[1])
-            (self._loners if alone else self._queues.setdefault(size_bucket, deque())).append(item)
+            queue = self._loners if alone else self._queues.setdefault(size_bucket, deque())
+            queue.append(item)
             self._count += 1
-            self._changed.notify_all()
+            # Only what may change the answer wakes the engine: a first image sets a deadline, a last one fills a batch.
+            if alone or len(queue) == 1 or len(queue) % self._max_batch == 0:
+                self._filled.notify()
         return item.future
 
     def poll(self) -> Batch[Label] | None:
         """The batch that is due now, or None. Cancelled images drop out here."""
-        with self._changed:
-            return self._cut()
+        with self._filled:
+            return self._cut(idle=True)
 
-    def take(self) -> Batch[Label] | None:
-        """Wait for the next batch; None when the batcher is closed and empty."""
-        with self._changed:
+    def take(self, idle: Callable[[], bool] = lambda: True) -> Batch[Label] | None:
+        """Wait for the next batch; None when the batcher is closed and empty.
+
+        Args:
+            idle: whether the engine has nothing else to do; until then a batch that is not full may still fill up.
+        """
+        with self._filled:
             while True:
-                batch = self._cut()
+                free = idle()
+                batch = self._cut(free)
                 if batch is not None:
                     return batch
                 if self._closed and not self._count:
                     return None
-                self._changed.wait(self._next_deadline())
+                self._filled.wait(self._next_deadline(free))
+
+    def wake(self) -> None:
+        """Have `take` ask again whether the engine is idle."""
+        with self._filled:
+            self._filled.notify()
 
     def close(self) -> None:
         """Take no more images; those that wait are still handed out, at once."""
-        with self._changed:
+        with self._filled:
             self._closed = True
-            self._changed.notify_all()
+            self._filled.notify_all()
+            self._room.notify_all()
 
     def __len__(self) -> int:
         """Images that wait."""
         return self._count
 
-    def _due(self) -> SizeBucket | None:
+    def _due(self, idle: bool) -> SizeBucket | None:
         now = self._clock()
         waiting = [(queue[0].since, size_bucket) for size_bucket, queue in self._queues.items() if queue]
         if not waiting:
@@ -139,15 +154,15 @@ class DynamicBatcher(Generic[Label]):
         full = [entry for entry in waiting if len(self._queues[entry[1]]) >= self._max_batch]
         if full:
             return min(full, key=lambda entry: entry[0])[1]
-        return oldest if self._closed or now - since >= self._max_delay else None
+        return oldest if self._closed or (idle and now - since >= self._max_delay) else None
 
-    def _cut(self) -> Batch[Label] | None:
+    def _cut(self, idle: bool) -> Batch[Label] | None:
         """Take the first batch that is due and not all cancelled out of its queue."""
         while True:
             if self._loners:
                 queue, most = self._loners, 1
             else:
-                size_bucket = self._due()
+                size_bucket = self._due(idle)
                 if size_bucket is None:
                     return None
                 queue, most = self._queues[size_bucket], self._max_batch
@@ -157,11 +172,12 @@ class DynamicBatcher(Generic[Label]):
                 self._count -= 1
                 if item.future.set_running_or_notify_cancel():
                     items.append(item)
-            self._changed.notify_all()
+            self._room.notify(most)
             if items:
                 height, width = items[0].image.shape[:2]
                 return Batch(SizeBucket(height, width), tuple(items))
 
-    def _next_deadline(self) -> float | None:
+    def _next_deadline(self, idle: bool) -> float | None:
         oldest = [queue[0].since for queue in self._queues.values() if queue]
-        return max(min(oldest) + self._max_delay - self._clock(), 0) if oldest else None
+        delay = self._max_delay if idle else self._deadline
+        return max(min(oldest) + delay - self._clock(), 0) if oldest else None

@@ -18,7 +18,7 @@ from workers.app import MATTE, add_task, make_app, publish
 from workers.devices import open_engine
 from workers.engine_record import EngineRecord
 from workers.flow import Flow
-from workers.lifecycle import LOST, start
+from workers.lifecycle import LOST, keep_memory, start
 from workers.matte import MatteStage
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,7 @@ log = structlog.get_logger(__name__)
 
 def run(device: str, settings: Settings, record: EngineRecord) -> None:
     """Open and warm the engine, then take work until told to stop."""
+    keep_memory()
     client = connect(settings)
     check(client, settings)
     app = make_app(settings)

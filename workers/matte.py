@@ -1,14 +1,16 @@
 """The matte stage of a GPU worker: loaders ▸ DynamicBatcher ▸ engine ▸ alpha handed over, one outcome for each item."""
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self, cast
+from typing import Self, TypeVar, cast
 
 import structlog
 
@@ -31,6 +33,7 @@ from workers.recent import RecentMattes
 
 log = structlog.get_logger(__name__)
 _GIVE_BACK_SECONDS = 5.0
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,30 +162,43 @@ class MatteStage:
                 self._held.difference_update(taken)
 
     def _see_through(self, spec: RunSpec, taken: Sequence[Taken]) -> None:
-        loads: dict[Future[Slot], Taken] = {
-            self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, self._sizes)): one
-            for one in taken
-        }
+        done: SimpleQueue[Future[Slot] | Future[Matte]] = SimpleQueue()
+        loads: dict[Future[Slot], Taken] = {}
+        for one in taken:
+            loading = self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, self._sizes))
+            loads[loading] = one
+            loading.add_done_callback(done.put)
         mattes: dict[Future[Matte], list[_Loaded]] = {}
         while loads or mattes:
-            pending: list[Future[Slot] | Future[Matte]] = [*loads, *mattes]
-            done, _ = wait(cast(list[Future[object]], pending), return_when=FIRST_COMPLETED)
-            for loading in [future for future in loads if future in done]:
-                self._loaded(loads.pop(loading), loading, mattes)
+            ready: list[tuple[_Loaded, Future[Matte]]] = []
+            for future in _all_of(done):
+                if (of := loads.pop(cast(Future[Slot], future), None)) is not None:
+                    self._loaded(of, cast(Future[Slot], future), mattes, done)
+                else:
+                    matte = cast(Future[Matte], future)
+                    ready += [(loaded, matte) for loaded in mattes.pop(matte)]
             # The images of a batch are ready together and go on together.
-            ready = [(one, matte) for matte in [f for f in mattes if f in done] for one in mattes.pop(matte)]
             if ready:
                 self._hand_over(spec, ready)
 
-    def _loaded(self, one: Taken, loading: "Future[Slot]", mattes: "dict[Future[Matte], list[_Loaded]]") -> None:
+    def _loaded(
+        self,
+        one: Taken,
+        loading: "Future[Slot]",
+        mattes: "dict[Future[Matte], list[_Loaded]]",
+        done: "SimpleQueue[Future[Slot] | Future[Matte]]",
+    ) -> None:
         try:
             slot = loading.result()
             matte, repeated = self._compute(one, slot)
         except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
             self._failed(one, error)
-        else:
-            # Two of this job may share one matte: the same picture under two names.
-            mattes.setdefault(matte, []).append(_Loaded(one, slot, repeated))
+            return
+        # Two of this job may share one matte: the same picture under two names.
+        if matte not in mattes:
+            mattes[matte] = []
+            matte.add_done_callback(done.put)
+        mattes[matte].append(_Loaded(one, slot, repeated))
 
     def _compute(self, one: Taken, slot: Slot) -> tuple[Future[Matte], bool]:
         """The matte of a loaded image, and whether it skips the engine; gives the slot back once its pixels are used.
@@ -294,6 +310,15 @@ class MatteStage:
             giving.start()
             giving.join(_GIVE_BACK_SECONDS)
             self._leave_process(LOST)
+
+
+def _all_of(queue: "SimpleQueue[_T]") -> list[_T]:
+    """What is in a queue; waits for the first."""
+    taken = [queue.get()]
+    with contextlib.suppress(Empty):
+        while True:
+            taken.append(queue.get_nowait())
+    return taken
 
 
 def slots(engine: Engine, settings: Settings) -> int:
