@@ -17,7 +17,7 @@ from celery.worker.request import Request
 
 from model.codecs.alpha import AlphaError, unpack_alpha
 from model.cutout import warm_up
-from pipeline.errors import ItemError
+from pipeline.errors import Code, ItemError
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
 from pipeline.ledger import Ledger, Taken, check, connect
@@ -28,6 +28,7 @@ from pipeline.storage import ObjectStore
 from workers.app import ENCODE, add_task, make_app
 from workers.encoding import make_cutout
 from workers.lifecycle import die_with_parent, start
+from workers.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -37,21 +38,28 @@ class _Child(TypedDict, total=False):
     store: ObjectStore
 
 
-def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job) -> None:
+def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: Metrics) -> None:
     """Take the job's items and see each to its outcome; late copies drop out."""
-    for taken in ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids):
+    held = ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
+    metrics.late(job, len(held))
+    for taken in held:
         key = taken.item.key
         try:
             packed = unpack_alpha(taken.alpha or b"")
         except AlphaError as error:
-            log.warning("alpha_lost", run=job.run, key=key, outcome=ledger.lost_alpha(taken, str(error)))
+            outcome = ledger.lost_alpha(taken, str(error))
+            metrics.failed(Code.ENGINE_ERROR, outcome)
+            log.warning("alpha_lost", run=job.run, key=key, outcome=outcome)
             continue
         try:
-            row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed)
+            row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed, metrics.took)
         except ItemError as error:
-            log.warning("encode_failed", run=job.run, key=key, error=str(error), outcome=ledger.fail(taken, error))
+            outcome = ledger.fail(taken, error)
+            metrics.failed(error.code, outcome)
+            log.warning("encode_failed", run=job.run, key=key, code=error.code, error=str(error), outcome=outcome)
             continue
-        ledger.done(taken, row)
+        if ledger.done(taken, row):
+            metrics.done()
         log.info("encode", run=job.run, key=key, ms=row["ms"])
 
 
@@ -63,6 +71,7 @@ def run(concurrency: str, settings: Settings) -> None:
     cv2.setNumThreads(1)
     warm_up()  # before the children are forked: they share what was compiled
     child: _Child = {}
+    metrics = Metrics()
 
     @worker_process_init.connect(weak=False)
     def begin(**_: object) -> None:
@@ -82,23 +91,25 @@ def run(concurrency: str, settings: Settings) -> None:
         def on_timeout(self, soft: bool, timeout: float) -> None:
             super().on_timeout(soft, timeout)
             if not soft:
-                _blame(parent, self, f"it took more than {timeout:g} s")
+                _blame(parent, metrics, self, f"it took more than {timeout:g} s")
 
         def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
             super().on_failure(exc_info, send_failed_event, return_ok)
             if isinstance(exc_info.exception, WorkerLostError):
-                _blame(parent, self, str(exc_info.exception))
+                _blame(parent, metrics, self, str(exc_info.exception))
 
     class BlamingTask(Task):  # type: ignore[type-arg]
         Request = BlamingRequest  # type: ignore[assignment]
 
     def encode_task(job: object) -> None:
         try:
-            encode(child["ledger"], child["store"], settings, Job.parse(job))
+            encode(child["ledger"], child["store"], settings, Job.parse(job), metrics)
         except MessageError as error:
             log.warning("message_refused", error=str(error))
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back
             log.exception("encode_task_failed")
+        finally:
+            metrics.worked_off(ENCODE_QUEUE)
 
     add_task(app, ENCODE, encode_task, BlamingTask, time_limit=int(settings.encode_deadline))
     _work(app, concurrency)
@@ -129,13 +140,14 @@ def _held(request: Request) -> list[Taken]:
     return [Taken(job.run_id, Item(id, Key(key), ETag(""), 0, ""), job.fed, None) for id, key in items]
 
 
-def _blame(ledger: Ledger, request: Request, reason: str) -> None:
+def _blame(ledger: Ledger, metrics: Metrics, request: Request, reason: str) -> None:
     # None or False while it works; an exit code, 0 too, while it stops.
     stopping: tuple[object, object] = (state.should_stop, state.should_terminate)
     if any(flag is not None and flag is not False for flag in stopping):
         return  # a child that dies while its worker stops says nothing of its image; the ledger takes it back
     for taken in _held(request):
         outcome = ledger.blame(taken, reason)
+        metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
         log.warning("child_died", run=taken.run, key=taken.item.key, reason=reason, outcome=outcome)
 
 

@@ -28,9 +28,14 @@ _FIRST_PAUSE = 0.25
 
 
 def make_cutout(
-    store: ObjectStore, settings: Settings, spec: RunSpec, item: Item, packed: PackedAlpha
+    store: ObjectStore,
+    settings: Settings,
+    spec: RunSpec,
+    item: Item,
+    packed: PackedAlpha,
+    took: Callable[[str, float], object] = lambda stage, milliseconds: None,
 ) -> dict[str, object]:
-    """Make and upload the cutout of one image; gives its row.
+    """Make and upload the cutout of one image; gives its row, and tells `took` what each stage took.
 
     An output that already has this fingerprint is left alone; another is replaced only if it is still the one that was
     looked at.
@@ -46,7 +51,9 @@ def make_cutout(
     def stage(name: str) -> Iterator[None]:
         started = time.perf_counter()
         yield
-        milliseconds[name] = milliseconds.get(name, 0) + round((time.perf_counter() - started) * 1000, 2)
+        spent = (time.perf_counter() - started) * 1000
+        milliseconds[name] = milliseconds.get(name, 0) + round(spent, 2)
+        took(name, spent)
 
     with stage("fetch again"):
         body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body

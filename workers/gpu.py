@@ -20,6 +20,7 @@ from workers.engine_record import EngineRecord
 from workers.flow import Flow
 from workers.lifecycle import LOST, keep_memory, start
 from workers.matte import MatteStage
+from workers.metrics import MatteMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
     app = make_app(settings)
     with open_engine(device, settings) as engine:
         engine.warm_up()
+        metrics = MatteMetrics(device, engine.max_batch)
         stage = MatteStage(
             Ledger(client, settings),
             lambda jobs, priority: publish(app, jobs, priority),
@@ -40,6 +42,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             os.cpu_count() or 1,
             record,
             None if engine.name.startswith(FAKE) else ModelStore(settings.home).spec(settings.model).weights,
+            metrics=metrics,
         )
         queues = [matte_queue(settings.model, str(size)) for size in engine.size_buckets]
         flow = Flow(
@@ -53,17 +56,18 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
         )
 
         def matte(message: object) -> None:
-            images = 0
+            job = None
             try:
                 job = Job.parse(message)
-                images = len(job.items)
                 stage.process(job)
             except MessageError as error:
                 log.warning("message_refused", error=str(error))
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
             finally:
-                flow.moved(images)
+                flow.moved(len(job.items) if job is not None else 0)
+                metrics.worked_off(job.queue if job is not None else "")
+                metrics.follow(stage.figures())
 
         add_task(app, MATTE, matte)
         flow.install(app)

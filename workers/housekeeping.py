@@ -18,6 +18,7 @@ from pipeline.manifest import PART_ROWS
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from workers.app import length, oldest
+from workers.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 _PAGE = 500
@@ -43,6 +44,7 @@ class Housekeeper:
             StoppedError, which leaves the run to the next leader.
         settings: marks and timeouts.
         part: moves rows of a long run from Redis into a part of its manifest; called beside `finish`.
+        metrics: counts what it does.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Housekeeper:
         finish: Callable[[RunId], None],
         settings: Settings,
         part: Callable[[RunId], None] = lambda run: None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
@@ -64,6 +67,7 @@ class Housekeeper:
         self._closing: dict[RunId, Future[None]] = {}
         self._parts: dict[RunId, Future[None]] = {}
         self._part = part
+        self._metrics = metrics or Metrics()
         self._full = False
 
     def __enter__(self) -> Self:
@@ -113,8 +117,10 @@ class Housekeeper:
             return
         if reclaim:
             if self._ledger.abandon_listing(run):
+                self._metrics.kept_house("listing_abandoned")
                 log.warning("listing_abandoned", run=run)
             back = self._ledger.reclaim(run, self._oldest(run))
+            self._metrics.kept_house("reclaimed", back)
             if back:
                 log.warning("reclaimed", run=run, items=back)
         self._feed(spec)
@@ -154,6 +160,7 @@ class Housekeeper:
                 jobs.append(Job(spec.run, [o.item.id for o in part], [o.item.key for o in part], part[0].fed, queue))
         if jobs:
             self._publish(jobs, spec.priority)
+            self._metrics.kept_house("fed", len(fed))
 
     def _chunk(self, spec: RunSpec) -> int:
         """Keys in a message: one while a run is small, so that each is a row in Flower; up to 32 for large ones."""
@@ -191,7 +198,9 @@ class Housekeeper:
         if isinstance(reason, StoppedError):
             return
         if reason is not None:
+            self._metrics.kept_house("report_failed")
             log.error("report_failed", run=run, exc_info=reason)
         self._ledger.close(run, str(reason) if reason else "")
         counts = self._ledger.counts(run)
+        self._metrics.kept_house("run_finished")
         log.info("run_finished", run=run, listed=counts.listed, done=counts.done, failed=counts.failed)

@@ -27,6 +27,7 @@ STAGES = {
     "upload": "upload",
 }
 """The stages of an image as its row names them, and as Prometheus does."""
+ACTIONS = ("fed", "reclaimed", "listing_abandoned", "run_finished", "report_failed")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -63,9 +64,11 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self._deaths = Counter(
-            "mattemill_worker_deaths", "Worker processes that ended by themselves.", ["worker", "status"],
+            "mattemill_worker_deaths", "Worker processes that ended without having been asked to.", ["worker"],
             registry=registry,
         )  # fmt: skip
+        for action in ACTIONS:
+            self._housekeeping.labels(action)
 
     def took(self, stage: str, milliseconds: float) -> None:
         """An image has passed a stage; `stage` is a key of `STAGES`."""
@@ -96,9 +99,13 @@ class Metrics:
         if count:
             self._housekeeping.labels(action).inc(count)
 
-    def died(self, worker: str, status: int) -> None:
-        """A worker process ended with this status, without having been asked to."""
-        self._deaths.labels(worker, str(status)).inc()
+    def watches(self, worker: str) -> None:
+        """This worker is to be kept running."""
+        self._deaths.labels(worker)
+
+    def died(self, worker: str) -> None:
+        """It ended without having been asked to."""
+        self._deaths.labels(worker).inc()
 
 
 class MatteMetrics(Metrics):

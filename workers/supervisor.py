@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pipeline.errors import SetupError
+from pipeline.errors import Code, SetupError
 from pipeline.ids import RunId
 from pipeline.ledger import Ledger, Taken, check, connect
 from pipeline.settings import Settings
 from workers.app import make_app, publish
 from workers.engine_record import EngineRecord
+from workers.gpu_gauges import GpuGauges
+from workers.house_gauges import HouseGauges
 from workers.housekeeping import Housekeeper, StoppedError
 from workers.lifecycle import LOST
 from workers.memory import available_bytes, check_memory
+from workers.metrics import Metrics
+from workers.metrics_page import metrics_page
 
 log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
@@ -55,6 +59,7 @@ class Supervisor:
         commands: one for each child.
         crashed: gets what was in the engine of a child that left by its own act: by a fault or with exit code 70.
         backoff: seconds before the second start after early deaths; doubled at each further one.
+        metrics: counts deaths.
     """
 
     def __init__(
@@ -62,10 +67,14 @@ class Supervisor:
         commands: Sequence[Command],
         crashed: Callable[[Sequence[Taken]], object] = lambda _: None,
         backoff: float = 1.0,
+        metrics: Metrics | None = None,
     ) -> None:
         self._commands = commands
         self._crashed = crashed
         self._backoff = backoff
+        self._metrics = metrics or Metrics()
+        for command in commands:
+            self._metrics.watches(command.module)
         self._stop = threading.Event()
 
     def run(self) -> int:
@@ -104,6 +113,7 @@ class Supervisor:
                 return
             early = time.monotonic() - started < _EARLY_SECONDS and _finished(command) == finished
             deaths = deaths + 1 if early else 1
+            self._metrics.died(command.module)
             log.warning("worker_ended", command=command.module, status=child.returncode, deaths=deaths)
             if command.record is not None:
                 self._judge(command.record, child.returncode)
@@ -147,8 +157,8 @@ def _start(command: Command) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, env={**os.environ, **command.environment}, pass_fds=fds)
 
 
-def keep_house(settings: Settings, stop: threading.Event) -> None:
-    """Lead the housekeeping, or stand by to lead, until `stop`."""
+def keep_house(settings: Settings, stop: threading.Event, metrics: Metrics, gauges: HouseGauges) -> None:
+    """Lead the housekeeping, or stand by to lead, until `stop`; `gauges` are told which."""
     app = make_app(settings)
     client = connect(settings)
     with Housekeeper(
@@ -157,14 +167,17 @@ def keep_house(settings: Settings, stop: threading.Event) -> None:
         lambda run: write_reports(run, stop),
         settings,
         lambda run: write_reports(run, stop, "part"),
+        metrics,
     ) as keeper:
         while not stop.is_set():
             try:
-                if keeper.step():
+                gauges.leads = keeper.step()
+                if gauges.leads:
                     keeper.wait(0.2)
                 else:
                     stop.wait(1)
             except Exception as error:  # noqa: BLE001 - Redis may be away for a while; the house must be kept after it
+                gauges.leads = False
                 log.warning("housekeeping_failed", error=str(error))
                 stop.wait(1)
     app.close()
@@ -203,26 +216,43 @@ def run_cpu(settings: Settings, concurrency: int) -> int:
     """The supervisor behind `mattemill worker cpu`: the encode pool, and the housekeeping in a thread.
 
     Raises:
-        SetupError: when Redis does not answer, or there is too little memory for that many processes.
+        SetupError: when Redis does not answer, there is too little memory for that many processes, or the page of
+            metrics cannot be served.
     """
     check_memory(concurrency, available_bytes())
     client = connect(settings)
     check(client, settings)
     client.close()
-    stop = threading.Event()
-    house = threading.Thread(target=keep_house, args=(settings, stop), name="housekeeping")
-    house.start()
-    try:
-        return Supervisor([Command("workers.cpu", str(concurrency))]).run()
-    finally:
-        stop.set()
-        house.join()
+    with metrics_page(settings) as registry:
+        stop, metrics, gauges = threading.Event(), Metrics(), HouseGauges(settings)
+        registry.register(gauges)
+        house = threading.Thread(target=keep_house, args=(settings, stop, metrics, gauges), name="housekeeping")
+        house.start()
+        try:
+            return Supervisor([Command("workers.cpu", str(concurrency))], metrics=metrics).run()
+        finally:
+            stop.set()
+            house.join()
 
 
 def run_gpu(settings: Settings, devices: Sequence[str]) -> int:
-    """The supervisor behind `mattemill worker gpu`: a worker for each device."""
+    """The supervisor behind `mattemill worker gpu`: a worker for each device.
+
+    Raises:
+        SetupError: when Redis does not answer, or the page of metrics cannot be served.
+    """
     client = connect(settings)
     check(client, settings)
     ledger = Ledger(client, settings)
     commands = [Command("workers.gpu", device, record=EngineRecord()) for device in devices]
-    return Supervisor(commands, ledger.suspect).run()
+    with metrics_page(settings) as registry:
+        registry.register(GpuGauges(devices))
+        metrics = Metrics()
+
+        def suspect(batch: Sequence[Taken]) -> list[str]:
+            outcomes = ledger.suspect(batch)
+            for outcome in outcomes:
+                metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
+            return outcomes
+
+        return Supervisor(commands, suspect, metrics=metrics).run()

@@ -142,6 +142,19 @@ class Nights:
         if record is not None and record.run == run:
             self._write(scheduled.name, text, before)
 
+    def progress(self, scheduled: Scheduled) -> tuple[float, Counts | None]:
+        """Seconds since the first night that is owed, 0 when none is, and how the last run stands; changes nothing.
+
+        A night is owed until its run is finished, without an error of its listing.
+        """
+        now, (_, record) = self._clock(), self._read(scheduled.name)
+        if record is None or record.timetable != str(scheduled.timetable):
+            return 0.0, None
+        night, counts = scheduled.timetable.last(now), self._counts(record)
+        if record.night and not record.by_hand and (self.unfinished(record, now) or self._broke_off(record, now)):
+            return now - record.night, counts
+        return (now - night if night > max(record.since, record.night) else 0.0), counts
+
     def unfinished(self, record: Record, now: float) -> bool:
         """Whether the record's run still goes on, or is only just coming to be."""
         counts = self._counts(record)

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -57,6 +57,21 @@ class Inventory:
     gpus: tuple[Gpu, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class GpuLoad:
+    """What a GPU or MIG instance does now.
+
+    Attributes:
+        used: bytes in use, by whatever process.
+        memory: bytes there are.
+        busy: share of the driver's last sample period in which anything ran, 0 to 1; None for a MIG instance.
+    """
+
+    used: int
+    memory: int
+    busy: float | None
+
+
 def list_gpus(environment: Mapping[str, str] = os.environ, nvml: ModuleType | None = None) -> Inventory:
     """Ask NVML.
 
@@ -104,6 +119,35 @@ def used_memory(uuid: str) -> int:
     except nvml.NVMLError as error:
         raise SetupError(f"The NVIDIA driver does not answer: {error}.", _NO_DRIVER) from error
     return used
+
+
+def gpu_loads(uuids: Sequence[str], nvml: ModuleType | None = None) -> dict[str, GpuLoad]:
+    """What these GPUs and MIG instances do now, by UUID.
+
+    Raises:
+        SetupError: when NVML cannot tell.
+    """
+    try:
+        nvml = nvml or importlib.import_module("pynvml")
+    except ImportError as error:
+        raise SetupError("The package nvidia-ml-py is missing.", "pip install 'mattemill[gpu]'") from error
+    try:
+        nvml.nvmlInit()
+        try:
+            return {uuid: _load(nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)) for uuid in uuids}
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError as error:
+        raise SetupError(f"The NVIDIA driver does not answer: {error}.", _NO_DRIVER) from error
+
+
+def _load(nvml: ModuleType, handle: object) -> GpuLoad:
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    try:
+        busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    except nvml.NVMLError:  # a MIG instance has none of its own
+        busy = None
+    return GpuLoad(memory.used, memory.total, busy)
 
 
 def find_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu | None:
