@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
 _EARLY_DEATHS = 5
 _GRACE = 40.0
+_LOOK_SECONDS = 0.2
 _FINISH_SECONDS = 600
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _OWN_ACT = (LOST, *(-number for number in _FAULTS))
@@ -76,11 +77,12 @@ class Supervisor:
         for command in commands:
             self._metrics.watches(command.module)
         self._stop = threading.Event()
+        self._told = False
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; 0 when all children ended well, 2 when one could not start or gave up."""
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(name, lambda *_: self._stop.set())
+            signal.signal(name, self._tell)
         parent = os.getppid()
         results: list[int] = [0] * len(self._commands)
         threads = [
@@ -89,13 +91,18 @@ class Supervisor:
         ]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads) and not self._stop.wait(0.2):
+        while any(thread.is_alive() for thread in threads) and not self._told:
             if os.getppid() != parent:  # whoever started us is gone
-                self._stop.set()
+                break
+            time.sleep(_LOOK_SECONDS)
         self._stop.set()
         for thread in threads:
             thread.join()
         return max(results)
+
+    def _tell(self, *_: object) -> None:
+        # No event: its lock may be held by this very thread, in its own wait or in the handler of the signal before.
+        self._told = True
 
     def _keep(self, index: int, results: list[int]) -> None:
         """Start a child, and again when it dies; from a thread that lives as long as the process matters."""
