@@ -28,6 +28,7 @@ class SickProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and body are two writes: 40 ms more for every answer
 
             def handle_one_request(self) -> None:
                 try:

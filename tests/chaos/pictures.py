@@ -26,7 +26,7 @@ _MODEL = "u2netp"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A source in S3, and the ETag that its cutout must have."""
+    """A source in S3, and the ETag that its cutout must have: of a plain object it is the MD5."""
 
     key: Key
     etag: ETag
@@ -42,7 +42,8 @@ def put_pictures(store: ObjectStore, bucket: str, count: int) -> list[Picture]:
         body = _photo(number)
         key = Key(f"in/{number:05d} 产品.jpg")
         etag = store.put(bucket, key, body, content_type="image/jpeg")
-        return Picture(key, etag, len(body), _cutout(body))
+        made = cutout(body)
+        return Picture(key, etag, len(body), ETag(hashlib.md5(made, usedforsecurity=False).hexdigest()))
 
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(one, range(count)))
@@ -56,8 +57,8 @@ def _photo(number: int) -> bytes:
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1])
 
 
-def _cutout(body: bytes) -> ETag:
-    """What loader, engine and encode child make of it, in this process; S3's ETag of a plain object is its MD5."""
+def cutout(body: bytes) -> bytes:
+    """What loader, engine and encode child make of a photo, made in this process."""
     sizes = find(_MODEL).size_buckets
     header = probe(body)
     size = fit(header.height, header.width, list(sizes))
@@ -65,5 +66,12 @@ def _cutout(body: bytes) -> ETag:
     image, box = letterbox(picture.rgb, size)
     alpha = content(FakeEngine(0, sizes, 8).infer(image[None])[0], box)
     sent = unpack_alpha(pack_alpha(PackedAlpha(alpha, {}, "")))
-    made = make_cutout(body, sent.alpha, Recipe(), None, _MEGAPIXELS)
-    return ETag(hashlib.md5(made.body, usedforsecurity=False).hexdigest())
+    return make_cutout(body, sent.alpha, Recipe(), None, _MEGAPIXELS).body
+
+
+def difference(one: bytes, other: bytes) -> int:
+    """The largest difference of two PNGs in any channel, in levels; 255 when they are not comparable."""
+    first, second = (cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED) for body in (one, other))
+    if first is None or second is None or first.shape != second.shape:
+        return 255
+    return int(np.abs(first.astype(int) - second.astype(int)).max())
