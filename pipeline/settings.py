@@ -28,6 +28,10 @@ class Settings(BaseSettings):
     sweeps: Path | None = Field(None, description="the TOML file of named sweeps")
     allowed_sources: str = Field("", description="where sources may lie: bucket or bucket/prefix, ...; empty: anywhere")
     allowed_targets: str = Field("", description="where outputs and reports may go, likewise")
+    web_password: SecretStr | None = Field(None, description="of the live page's user `mattemill`; 8 characters or more")
+    web_preview_bytes: int = Field(
+        64 * MEGABYTE, ge=MEGABYTE, description="memory for the live page's small pictures, in bytes"
+    )
     log_format: str = Field("auto", pattern="^(auto|json|console)$", description="auto: JSON unless on a terminal")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     log_repeats: int = Field(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from model.codecs.decode import decode
 from pipeline.errors import ItemError
-from pipeline.ids import Key
+from pipeline.ids import ETag, Key
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
@@ -31,8 +31,12 @@ def make_cards(spec: RunSpec, rows: Iterable[dict[str, object]], settings: Setti
 
 
 def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: ObjectStore) -> Card:
-    source = store.get(spec.source_bucket, Key(str(row["key"])), max_bytes=settings.max_bytes).body
-    output = store.get(spec.target_bucket, Key(str(row["output"])), max_bytes=1 << 31).body
+    source = store.get(
+        spec.source_bucket, Key(str(row["key"])), etag=ETag(str(row["etag"])), max_bytes=settings.max_bytes
+    ).body
+    output = store.get(
+        spec.target_bucket, Key(str(row["output"])), etag=ETag(str(row["output_etag"])), max_bytes=1 << 31
+    ).body
     before = decode(source, max_megapixels=settings.max_megapixels, at_least=(_PREVIEW, _PREVIEW))
     after = decode(output, max_megapixels=settings.max_megapixels)
     height, width = after.rgb.shape[:2]

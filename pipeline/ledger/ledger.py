@@ -114,9 +114,9 @@ class Ledger:
             now=seconds + micros / 1e6,
         )
 
-    def runs(self, *, active: bool = False) -> list[RunId]:
-        """The runs that the ledger knows, newest first."""
-        names = cast(list[bytes], self.client.zrevrange(ACTIVE if active else RUNS, 0, -1))
+    def runs(self, *, active: bool = False, most: int = 0) -> list[RunId]:
+        """The runs that the ledger knows, newest first; at most `most`, or all for 0."""
+        names = cast(list[bytes], self.client.zrevrange(ACTIVE if active else RUNS, 0, most - 1))
         return [RunId(name.decode()) for name in names]
 
     def places(self, run: RunId) -> dict[str, int]:
@@ -329,9 +329,9 @@ class Ledger:
             yield from (json.loads(line) for _, line in page)
             last = f"({page[-1][0]}"
 
-    def row_page(self, run: RunId, most: int) -> list[tuple[str, str]]:
-        """The oldest rows with their stream ids."""
-        return self._row_page(run, "-", most)
+    def row_page(self, run: RunId, most: int, after: str = "") -> list[tuple[str, str]]:
+        """The oldest rows, or the first ones after a stream id, with their stream ids."""
+        return self._row_page(run, f"({after}" if after else "-", most)
 
     def row_count(self, run: RunId) -> int:
         """How many rows are here."""

@@ -7,7 +7,7 @@ import redis
 
 from pipeline import __version__
 from pipeline.errors import ItemError, MattemillError, SetupError
-from producer.commands import doctor, engines, local, models, runs, sweeps, workers
+from producer.commands import doctor, engines, local, models, runs, sweeps, web, workers
 from producer.commands.closing import FINISHED, SETUP
 
 
@@ -20,6 +20,7 @@ from producer.commands.closing import FINISHED, SETUP
         engines.engine,
         *sweeps.COMMANDS,
         *local.COMMANDS,
+        web.web,
         doctor.doctor,
     ],
 )

@@ -18,7 +18,7 @@ from producer.report.stages import Segment, mean_stages, stack, stage_styles
 # Beyond this a card would be a hairline; the preview is then shown whole within a frame of this ratio.
 _MOST_RATIO = 3.0
 
-_ICON = (
+ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
     '<rect width="32" height="32" rx="8" fill="#0b7a68"/><path d="M16 7a9 9 0 0 0 0 18z" fill="#fff"/>'
     '<path d="M16 7h4.5v4.5H16zM20.5 11.5H25V16h-4.5zM16 16h4.5v4.5H16z" fill="#fff" opacity=".75"/></svg>'
@@ -170,7 +170,7 @@ def render_report(data: ReportData) -> str:
         policy=Markup(policy),  # noqa: S704 - made of our own constants and base64
         css=Markup(css),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704 - our own file
-        icon=_data_uri(_ICON.encode(), "image/svg+xml"),
+        icon=_data_uri(ICON.encode(), "image/svg+xml"),
         verdict=_verdict(data),
         sum_line=_sum_line(data),
         pictures=[_picture(card, styles) for card in cards],

@@ -2,33 +2,21 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from PIL import Image, ImageDraw
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from producer.report import Card, FailureRow, ReportData, render_report
+from tests.browser import BROWSER, browser, resize, until
 
-CHROMIUM = Path("/usr/bin/chromium")
-CHROMEDRIVER = Path("/usr/bin/chromedriver")
-WAIT_SECONDS = 20
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not (CHROMIUM.exists() and CHROMEDRIVER.exists()),
-        reason=f"needs {CHROMIUM} and {CHROMEDRIVER} (Debian: chromium, chromium-driver)",
-    ),
-]
+pytestmark = BROWSER
 
 HOSTILE_KEY = "<script>document.title='owned'</script>/\"><img src=x onerror=alert(1)>\u202e" + "long" * 200
 
@@ -84,55 +72,19 @@ def _report() -> str:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
-    ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # Naming the driver keeps selenium from looking for one to download.
-    driver = webdriver.Chrome(options=options, service=Service(str(CHROMEDRIVER)))
-    family: list[psutil.Process] = []
-    try:
-        family = psutil.Process(driver.service.process.pid).children(recursive=True)
+    with browser(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
-    finally:
-        driver.quit()
-    _, alive = psutil.wait_procs(family, timeout=WAIT_SECONDS)
-    assert alive == [], "the browser left processes behind"
 
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, tmp_path: Path) -> webdriver.Chrome:
     path = tmp_path / "report.html"
     path.write_text(_report(), encoding="utf-8")
-    _resize(driver, 1280, 900)
+    resize(driver, 1280, 900)
     driver.get_log("browser")  # reading empties it: what comes next is this page's
     driver.get_log("performance")
     driver.get(path.as_uri())
     return driver
-
-
-def _resize(driver: webdriver.Chrome, width: int, height: int) -> None:
-    # A headless window has a least width; the emulated screen has none.
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-    )
-
-
-def _until(driver: webdriver.Chrome, condition: Callable[[], object]) -> None:
-    WebDriverWait(driver, WAIT_SECONDS).until(lambda _: condition())
 
 
 def _style(driver: webdriver.Chrome, css: str, name: str) -> str:
@@ -153,7 +105,7 @@ def test_the_page_breaks_no_rule_of_its_own_and_asks_for_nothing(page: webdriver
             "return [...document.images].every(  i => { i.scrollIntoView(); return i.complete && i.naturalWidth > 0; })"
         )
 
-    _until(page, all_painted)
+    until(page, all_painted)
     assert page.get_log("browser") == []
     assert [url for url in _requests(page) if not url.startswith(("file:", "data:"))] == []
     assert page.title == "run-in-a-browser · Mattemill report"
@@ -173,11 +125,11 @@ def test_the_slider_moves_the_cut_by_keyboard(page: webdriver.Chrome) -> None:
     assert _style(page, ".after", "clipPath") == "inset(0px 0px 0px 50%)"
     page.execute_script("arguments[0].focus()", slider)
     slider.send_keys(Keys.ARROW_LEFT * 10)
-    _until(page, lambda: _style(page, ".after", "clipPath") == "inset(0px 0px 0px 40%)")
+    until(page, lambda: _style(page, ".after", "clipPath") == "inset(0px 0px 0px 40%)")
     assert "60%" in _style(page, ".before", "clipPath")
     assert slider.get_attribute("aria-valuetext") == "40% original, 60% cutout"
     slider.send_keys(Keys.END)
-    _until(page, lambda: _style(page, ".after", "clipPath") == "inset(0px 0px 0px 100%)")
+    until(page, lambda: _style(page, ".after", "clipPath") == "inset(0px 0px 0px 100%)")
     # Only this picture moved.
     assert _style(page, "li:nth-child(2) .after", "clipPath") == "inset(0px 0px 0px 50%)"
 
@@ -187,14 +139,14 @@ def test_the_slider_moves_where_it_is_dragged(page: webdriver.Chrome) -> None:
     slider = page.find_element(By.CSS_SELECTOR, ".slider")
     quarter = -round(picture.size["width"] / 4)
     webdriver.ActionChains(page).move_to_element(slider).click_and_hold().move_by_offset(quarter, 0).release().perform()
-    _until(page, lambda: slider.get_attribute("value") != "50")
+    until(page, lambda: slider.get_attribute("value") != "50")
     assert abs(int(slider.get_attribute("value") or 0) - 25) <= 1
 
 
 def test_one_slider_moves_all(page: webdriver.Chrome) -> None:
     page.find_element(By.ID, "slide-all").send_keys(Keys.HOME)
     for number in (1, 2, 3):
-        _until(
+        until(
             page,
             lambda n=number: _style(page, f"li:nth-child({n}) .after", "clipPath") == "inset(0px 0px 0px 0%)",
         )
@@ -204,27 +156,27 @@ def test_the_background_can_be_switched(page: webdriver.Chrome) -> None:
     assert "conic-gradient" in _style(page, ".picture", "backgroundImage")
     for value, expected in (("white", "rgb(255, 255, 255)"), ("black", "rgb(0, 0, 0)")):
         page.find_element(By.CSS_SELECTOR, f"input[value={value}]").click()
-        _until(page, lambda e=expected: _style(page, ".picture", "backgroundColor") == e)
+        until(page, lambda e=expected: _style(page, ".picture", "backgroundColor") == e)
         assert _style(page, ".picture", "backgroundImage") == "none"
     # The picker itself is the browser's; what it sends is an input event.
     page.execute_script(
         "const c = document.getElementById('colour'); c.value = '#123456';"
         "c.dispatchEvent(new Event('input', {bubbles: true}))"
     )
-    _until(page, lambda: _style(page, ".picture", "backgroundColor") == "rgb(18, 52, 86)")
+    until(page, lambda: _style(page, ".picture", "backgroundColor") == "rgb(18, 52, 86)")
     assert page.find_element(By.CSS_SELECTOR, "input[value=colour]").is_selected()
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1280, 2560])
 def test_the_page_never_scrolls_sideways(page: webdriver.Chrome, width: int) -> None:
-    _resize(page, width, 800)
+    resize(page, width, 800)
     page.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
-    _until(page, lambda: page.execute_script("return innerWidth") == width)
+    until(page, lambda: page.execute_script("return innerWidth") == width)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_failures_can_be_read_on_a_phone(page: webdriver.Chrome) -> None:
-    _resize(page, 360, 800)
+    resize(page, 360, 800)
     rows = page.find_elements(By.CSS_SELECTOR, ".failures tbody tr")
     assert len(rows) == 20
     page.execute_script("arguments[0].scrollIntoView()", rows[0])
@@ -241,7 +193,7 @@ def test_failures_can_be_read_on_a_phone(page: webdriver.Chrome) -> None:
 
 def test_failures_can_be_filtered(page: webdriver.Chrome) -> None:
     page.find_element(By.ID, "filter").send_keys("TRUNCATED")
-    _until(page, lambda: page.find_element(By.ID, "filter-count").text == "1 of 20 rows match.")
+    until(page, lambda: page.find_element(By.ID, "filter-count").text == "1 of 20 rows match.")
     shown = [r for r in page.find_elements(By.CSS_SELECTOR, ".failures tbody tr") if r.is_displayed()]
     assert len(shown) == 1
 
@@ -250,7 +202,7 @@ def test_stages_open_by_keyboard(page: webdriver.Chrome) -> None:
     summary = page.find_element(By.CSS_SELECTOR, "summary")
     summary.send_keys(Keys.ENTER)
     stages = page.find_element(By.CSS_SELECTOR, "details .stages")
-    _until(page, stages.is_displayed)
+    until(page, stages.is_displayed)
     assert stages.text.split("\n")[:2] == ["fetch", "20 ms"]
 
 

@@ -1,0 +1,57 @@
+"""Small before and after pictures, made when somebody looks, kept within a bound."""
+
+import threading
+from collections import OrderedDict
+from typing import cast
+
+from pipeline.runs import RunSpec
+from pipeline.settings import Settings
+from pipeline.storage import ObjectStore
+from producer.report import Card
+from workers.cards import make_cards
+
+_PIXELS = 60_000_000
+"""A cutout of more pixels is not decoded here: 60 megapixels take half a gigabyte for a moment."""
+_MOST = 4096
+
+
+class Previews:
+    """Makes one at a time, whoever asks. Safe to use from many threads.
+
+    Args:
+        store: where pictures lie.
+        settings: bounds of what is decoded.
+        most_bytes: what all kept previews may take.
+    """
+
+    def __init__(self, store: ObjectStore, settings: Settings, most_bytes: int) -> None:
+        self._store = store
+        self._settings = settings
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[tuple[str, ...], Card | None] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, spec: RunSpec, row: dict[str, object]) -> Card | None:
+        """The card of a finished image; None when its pictures are gone, others by now, or too large."""
+        name = (spec.target_bucket, str(row["output"]), str(row.get("etag")), str(row.get("output_etag")))
+        with self._lock:
+            if name in self._kept:
+                self._kept.move_to_end(name)
+                return self._kept[name]
+            card = self._make(spec, row)
+            self._kept[name] = card
+            self._bytes += _size(card)
+            while self._bytes > self._most_bytes or len(self._kept) > _MOST:
+                _, dropped = self._kept.popitem(last=False)
+                self._bytes -= _size(dropped)
+            return card
+
+    def _make(self, spec: RunSpec, row: dict[str, object]) -> Card | None:
+        if cast(int, row["width"]) * cast(int, row["height"]) > _PIXELS:
+            return None
+        return next(iter(make_cards(spec, [row], self._settings, self._store)), None)
+
+
+def _size(card: Card | None) -> int:
+    return len(card.before) + len(card.after) if card else 0
