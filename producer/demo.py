@@ -6,9 +6,8 @@ import secrets
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -87,10 +86,10 @@ def run_up(directory: Path | None, devices: str, flower_port: int | None = None)
     """
     if flower_port is not None and not is_free(flower_port):
         raise SetupError(f"Port {flower_port} is taken by another program.", "choose another with --flower-port")
-    stop = threading.Event()
+    told: list[int] = []  # no event: its lock may be held by the thread that the signal interrupts
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, lambda number, _: told.append(number))
     fetch(_MODEL, load_settings().home, lambda text: click.echo(text, err=True))
     with LocalStack(directory) as stack, _environment(stack.environment()):
         settings = load_settings()
@@ -99,14 +98,15 @@ def run_up(directory: Path | None, devices: str, flower_port: int | None = None)
                 store.create_bucket(bucket)
         log = stack.directory / "workers.log"
         with _workers(log, stack.directory, devices) as workers:
-            _until_they_answer(workers, settings, stop)
+            _until_they_answer(workers, settings, told)
             # Not before: Flower asks once, as it starts, which queues there are.
             port = flower_port or free_ports(1)[0]
             password = secrets.token_urlsafe(12)
             with _flower(settings, port, password, stack.directory / "flower.log") as page:
                 _print_block(stack, port, password)
-                while not stop.wait(0.5):
+                while not told:
                     _check_alive([*workers, page])
+                    time.sleep(0.2)
 
 
 def _print_block(stack: LocalStack, port: int, password: str) -> None:
@@ -118,11 +118,11 @@ def _print_block(stack: LocalStack, port: int, password: str) -> None:
     click.echo(f"# Logs: {stack.directory}. Ctrl-C here ends it all.")
 
 
-def _until_they_answer(workers: list[Child], settings: Settings, stop: threading.Event) -> None:
+def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[int]) -> None:
     app = make_app(settings)
     deadline = time.monotonic() + _START_SECONDS
     try:
-        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not stop.is_set():
+        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
             _check_alive(workers)
             if time.monotonic() > deadline:
                 raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
