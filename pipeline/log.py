@@ -1,17 +1,22 @@
 """Structured logs: static event names, values as keywords; JSON unless on a terminal."""
 
+import atexit
 import logging
 import sys
 
 import structlog
 
+from pipeline.repeats import Repeats
 from pipeline.settings import Settings
+
+_LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "exception": logging.ERROR}
 
 
 def configure(settings: Settings, **bound: object) -> None:
     """Set up logging of this process, on standard error; `bound` stands on every line.
 
-    Python's warnings and the loggers of libraries go the same way.
+    Python's warnings and the loggers of libraries go the same way. Of our own, one warning is written so many times a
+    minute (MATTEMILL_LOG_REPEATS); how many more there were is said once.
     """
     json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = getattr(logging, settings.log_level.upper())
@@ -29,8 +34,13 @@ def configure(settings: Settings, **bound: object) -> None:
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer(ensure_ascii=False) if json else structlog.dev.ConsoleRenderer()
     )
+    sampled: list[structlog.types.Processor] = []
+    if settings.log_repeats:
+        repeats = Repeats(settings.log_repeats, _say_left_out)
+        atexit.register(repeats.close)
+        sampled.append(repeats)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*sampled, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
@@ -46,3 +56,7 @@ def configure(settings: Settings, **bound: object) -> None:
     for name in ("pipeline", "producer", "workers", "model", "engine_build", "__main__"):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
+
+
+def _say_left_out(level: str, event: str, code: str, lines: int) -> None:
+    structlog.get_logger(__name__).log(_LEVELS[level], "lines_left_out", of=event, code=code, lines=lines)

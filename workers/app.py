@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, cast
 
 import redis
+import structlog
 from celery import Celery, Task
 
 import celeryconfig
@@ -47,7 +48,9 @@ def publish(app: Celery, jobs: Sequence[Job], priority: int) -> None:
 def add_task(
     app: Celery, name: str, work: Callable[[object], None], base: type[Task[..., None]] = Task, **options: object
 ) -> None:
-    """Register `work`, which takes the message's `job`, as a task; options are checked: Celery takes any in silence.
+    """Register `work`, which takes the message's `job`, as a task; every line that it logs has the task's id.
+
+    Options are checked: Celery takes any in silence.
 
     Raises:
         TypeError: names the options that no task has.
@@ -56,11 +59,12 @@ def add_task(
     if unknown:
         raise TypeError(f"no Celery task has the option {', '.join(unknown)}")
 
-    def task(job: object) -> None:
-        work(job)
+    def task(self: Task[..., None], job: object) -> None:
+        with structlog.contextvars.bound_contextvars(task=self.request.id):
+            work(job)
 
-    register = cast(Callable[..., Callable[[Callable[[object], None]], object]], app.task)
-    register(name=name, base=base, **options)(task)
+    register = cast(Callable[..., Callable[[Callable[..., None]], object]], app.task)
+    register(name=name, base=base, bind=True, **options)(task)
 
 
 def lists(queue: str) -> list[str]:

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 
@@ -44,7 +45,7 @@ def start(role: str, run: Callable[[str, Settings], None]) -> int:
     die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     try:
         settings = load_settings()
-        configure(settings, role=role)
+        configure(settings, role=role, worker=f"{role}-{os.getpid()}@{socket.gethostname()}")  # as Flower calls it
         run(sys.argv[1], settings)
     except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it

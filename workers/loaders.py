@@ -17,14 +17,12 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from pipeline.errors import MattemillError
 from pipeline.ids import SizeBucket
 from workers.loading import Loaded, Request, answer
 
-log = structlog.get_logger(__name__)
 _START_SECONDS = 60.0
 
 
@@ -129,7 +127,6 @@ class Loaders:
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to this image, and the thread must live
                 self._free.put(index)
                 if child is not None and not child.alive:
-                    log.warning("loader_died", key=request.key, reason=str(error))
                     child.end()
                     child = None
                 future.set_exception(error)
