@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 TORCH ?= torch==2.13.0
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test chaos lint lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -17,6 +17,9 @@ demo: $(STAMP) ## Remove the backgrounds of the sample photos through the whole 
 
 test: $(DEV) ## Run every test against real servers
 	$(BIN)/pytest -n 2 --dist loadfile
+
+chaos: $(DEV) ## Kill, cut, fill and starve everything for half an hour, and count what is lost
+	$(BIN)/python -m tests.chaos --json bench/results/chaos.json
 
 lint: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -32,10 +32,10 @@ def rolling_restart(day: Day) -> None:
         day.notes.append(f"exit codes {codes}")
 
 
-def redis_killed(day: Day) -> None:
-    """kill -9 and start again, three times."""
-    for share in (6, 3, 2):
-        day.wait_for(day.run.counts().listed // share)
+def redis_killed(day: Day, times: int = 3) -> None:
+    """kill -9 and start again."""
+    for _ in range(times):
+        day.wait_for(day.finished() + (day.run.counts().listed - day.finished()) // (times + 2))
 
         def again() -> None:
             day.system.valkey.kill()
@@ -58,10 +58,10 @@ def redis_paused(day: Day) -> None:
     day.harm("Redis paused", pause)
 
 
-def connections_cut(day: Day) -> None:
-    """Redis throws everybody out, ten times."""
-    for number in range(10):
-        day.wait_for(day.run.counts().listed * (number + 1) // 13, 5)
+def connections_cut(day: Day, times: int = 10) -> None:
+    """Redis throws everybody out."""
+    for _ in range(times):
+        day.wait_for(day.finished() + (day.run.counts().listed - day.finished()) // (times + 2), 5)
         day.harm("connections cut", lambda: day.system.client.client_kill_filter(_type="normal", skipme=True))
         day.harm("listeners cut", lambda: day.system.client.client_kill_filter(_type="pubsub", skipme=True))
 
@@ -161,8 +161,8 @@ def clocks_jump(day: Day) -> None:
     day.system.restart(("gpu-0", "cpu-0"))
 
 
-def messages_doubled(day: Day) -> None:
-    """Copies of what waits, old ones too, pushed into shuffled lists, twenty times."""
+def messages_doubled(day: Day, times: int = 20) -> None:
+    """Copies of what waits, old ones too, pushed into shuffled lists."""
     client, kept = day.system.client, dict[str, list[bytes]]()
     spec = day.run.spec
     queues = ["encode", *(f"matte.{spec.model}.{size}" for size in spec.size_buckets)]
@@ -185,8 +185,8 @@ def messages_doubled(day: Day) -> None:
                     pipe.execute()
                 copies += len(more)
 
-    for number in range(20):
-        day.wait_for(day.run.counts().listed * (number + 1) // 25, 3)
+    for _ in range(times):
+        day.wait_for(day.finished() + (day.run.counts().listed - day.finished()) // (times + 2), 3)
         day.harm("copies in another order", shuffle)
     day.notes.append(f"{copies} copies")
 

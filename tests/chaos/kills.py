@@ -1,5 +1,9 @@
 """Processes that are killed: at random instants, and aimed at each arrow of the data flow."""
 
+import itertools
+import time
+from collections.abc import Iterable
+
 import psutil
 
 from tests.chaos.day import Day
@@ -38,30 +42,29 @@ _AIM_SECONDS = 40.0
 
 
 class Kills:
-    """So many kills: one for every arrow and the rest at random instants, in random order.
+    """So many kills, spread over what is left of the run: one for each of `arrows`, the rest at random instants.
 
-    An arrow that nobody came to in time is noted, and a random victim dies instead.
+    An arrow that nobody came to in time is noted, and a random victim dies instead; those of the finisher come last.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, arrows: Iterable[str] = ARROWS) -> None:
+        self._last = [aim for aim in arrows if aim.startswith("workers.finisher")][:count]
+        first = [aim for aim in arrows if aim not in self._last]
+        self._plan = [*first, *itertools.islice(itertools.cycle(ROLES), count)][: count - len(self._last)]
 
     def __call__(self, day: Day) -> None:
-        listed = day.run.counts().listed
-        at_end = [aim for aim in ARROWS if aim.startswith("workers.finisher")]
-        aims = [aim for aim in ARROWS if aim not in at_end]
-        plan: list[str] = (aims + list(ROLES) * self._count)[: max(self._count - len(at_end), 0)]
-        day.random.shuffle(plan)
+        plan = day.random.sample(self._plan, len(self._plan))
+        begun, left = day.finished(), day.run.counts().listed - day.finished()
         for number, victim in enumerate(plan):
             # Spread over the run, but never idle: a run that stands still is harmed too.
-            day.wait_for((number + 1) * listed // (len(plan) + 2), 8)
-            wait_until(lambda: False, day.random.uniform(0, 0.4))
+            day.wait_for(begun + (number + 1) * left // (len(plan) + 3), 8)
+            time.sleep(day.random.uniform(0, 0.4))
             if day.over():
                 day.notes.append(f"{len(plan) - number} kills came too late")
-                return
+                break
             if ":" not in victim or not _shoot(day, victim, _AIM_SECONDS):
                 _kill_one(day, victim if ":" not in victim else day.random.choice(ROLES))
-        for aim in at_end[: self._count]:
+        for aim in self._last:
             _shoot(day, aim, 240)
 
 
