@@ -230,6 +230,13 @@ class Ledger:
         text = cast(bytes | None, self.client.hget(_base(run), "report_error"))
         return text.decode() if text else ""
 
+    def forget(self, run: RunId) -> None:
+        """Drop a finished run before its retention time is over."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.unlink(_base(run), f"{_base(run)}:rows")
+            pipe.zrem(RUNS, run)
+            pipe.execute()
+
     def forget_expired(self) -> None:
         """Drop the names of runs whose retention time is over."""
         for run in self.runs():

@@ -7,7 +7,7 @@ import redis
 
 from pipeline import __version__
 from pipeline.errors import ItemError, MattemillError, SetupError
-from producer.commands import doctor, engines, local, models, runs, sweeps, web, workers
+from producer.commands import cleaning, doctor, engines, local, models, runs, sweeps, web, workers
 from producer.commands.closing import FINISHED, SETUP
 
 
@@ -19,6 +19,7 @@ from producer.commands.closing import FINISHED, SETUP
         models.model,
         engines.engine,
         *sweeps.COMMANDS,
+        *cleaning.COMMANDS,
         *local.COMMANDS,
         web.web,
         doctor.doctor,

@@ -114,7 +114,7 @@ def check_sweeps(as_json: bool) -> None:
 
 @click.command()
 def beat() -> None:
-    """Start the named sweeps when they are due, until Ctrl-C.
+    """Start the named sweeps, and the cleaning, when they are due, until Ctrl-C.
 
     Each scheduled time has one run, whoever starts it: a second beat changes nothing. A night that was missed is caught
     up once; one whose predecessor is not finished waits for it.
@@ -132,6 +132,8 @@ def beat() -> None:
     with _ledger(settings) as ledger:
         nights = Nights(ledger, settings.home)
         starters = [Starter(nights, sweep, ("sweeps", "run", name, "--due")) for name, sweep in file.sweeps.items()]
+        if file.clean is not None:
+            starters.append(Starter(nights, file.clean, ("clean", "--yes", "--due")))
         run_beat(make_app(settings), starters)
 
 
