@@ -58,9 +58,10 @@ class Box:
         }
         self.file = compose(self.values)
         self.services = self.file["services"]
-        ports = free_ports(6, offsets=(0, 10_000))
+        ports = free_ports(8, offsets=(0, 10_000))
         self.redis_port, self.flower_port = ports[:2]
-        self.s3_ports = dict(zip(_PARTS, ports[2:], strict=True))
+        self.metrics_ports = dict(zip(("worker-gpu-role-on-cpu", "worker-cpu"), ports[2:4], strict=True))
+        self.s3_ports = dict(zip(_PARTS, ports[4:], strict=True))
         self.prefix = self._read_only_prefix()
         self._short = short
 
@@ -103,6 +104,10 @@ class Box:
         }
         if service == "beat":
             given["MATTEMILL_SWEEPS"] = "/etc/mattemill/sweeps.toml"
+        if service in self.metrics_ports:
+            assert (given["MATTEMILL_METRICS_PORT"], given["MATTEMILL_METRICS_HOST"]) == ("9464", "0.0.0.0")
+            here_only = {"MATTEMILL_METRICS_HOST": LOOPBACK}
+            given |= here_only | {"MATTEMILL_METRICS_PORT": str(self.metrics_ports[service])}
         inner = {**image, **given}
         home = self.placed(_HOME)
         here = {"PATH": f"{_BIN}:/usr/bin:/bin", "HOME": home, "PYTHONPATH": str(ROOT)}
@@ -247,6 +252,10 @@ def test_the_services_work_report_their_health_and_lose_nothing_when_restarted(
         for role in roles:
             wait_until(lambda role=role: box.is_healthy(role), 300)
         assert box.run("cli").returncode == 0  # doctor
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for role in roles:
+            with direct.open(f"http://{LOOPBACK}:{box.metrics_ports[role]}/metrics", timeout=20) as page:
+                assert b"mattemill_worker_deaths_total" in page.read()
         swept = box.run("cli", "sweep", "s3://photos/day/3", "--to", "s3://cutouts/first/", "--wait", "--json")
         assert swept.returncode == 0, swept.stdout + swept.stderr
         assert json.loads(swept.stdout)["done"] == 10

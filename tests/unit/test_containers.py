@@ -23,7 +23,8 @@ VALUES = dict.fromkeys(
     ("MATTEMILL_REDIS_PASSWORD", "FLOWER_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "secret"
 )
 OURS = ("model", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower", "cli")
-LASTING = ("valkey", "seaweedfs", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower")
+WORKERS = ("worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu")
+LASTING = ("valkey", "seaweedfs", *WORKERS, "beat", "flower", "prometheus", "grafana")
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 KUBERNETES = sorted((DOCKER / "kubernetes").glob("*.yaml"))
 
@@ -75,9 +76,10 @@ def test_what_lasts_has_a_health_check_and_comes_back(services: Any, service: st
     assert services[service]["restart"] == "unless-stopped"
 
 
-def test_only_flower_is_published_and_only_here(services: Any) -> None:
+def test_only_pages_with_a_password_are_published_and_only_here(services: Any) -> None:
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
-    assert published == {"flower": ["127.0.0.1:5555:5555"]}
+    assert published == {"flower": ["127.0.0.1:5555:5555"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "secret"
     assert "--read_only" in services["flower"]["command"]
     assert "MATTEMILL_S3_ENDPOINT_URL" not in services["flower"]["environment"]
 
@@ -89,6 +91,23 @@ def test_servers_are_reached_by_those_that_need_them_only(services: Any) -> None
     assert services["valkey"]["networks"] == ["broker"]
     assert services["seaweedfs"]["networks"] == ["store"]
     assert "store" not in services["flower"]["networks"]
+
+
+def test_prometheus_reads_every_worker_and_reaches_nothing_else(services: Any) -> None:
+    (document,) = documents(DOCKER / "monitoring" / "prometheus.yml")
+    (asked,) = document["scrape_configs"][0]["dns_sd_configs"]
+    assert set(asked["names"]) == set(WORKERS)
+    for name in WORKERS:
+        assert services[name]["environment"]["MATTEMILL_METRICS_PORT"] == str(asked["port"])
+        assert "monitoring" in services[name]["networks"]
+    assert services["prometheus"]["networks"] == ["monitoring"]
+    assert compose(VALUES)["networks"]["monitoring"]["internal"] is True
+    for name in ("prometheus", "grafana"):
+        assert services[name]["read_only"] is True
+        assert services[name]["cap_drop"] == ["ALL"]
+        mounted = [volume.split(":")[0] for volume in services[name]["volumes"] if volume.startswith("./")]
+        assert [path for path in mounted if not (DOCKER / path).exists()] == []
+    assert all(document["rule_files"][0] in volume for volume in services["prometheus"]["volumes"] if "rules" in volume)
 
 
 def test_no_secret_is_in_a_command(services: Any) -> None:
@@ -181,7 +200,7 @@ def test_scaling_counts_what_waits_and_what_is_worked_on(name: str, queue: str) 
     assert set(re.findall(r"[a-z]+", formula)) == set(names)
 
 
-@pytest.mark.parametrize("profiles", ["cpu,s3", "gpu,s3,beat", "cpu", "gpu", "cpu,s3,cli"])
+@pytest.mark.parametrize("profiles", ["cpu,s3", "gpu,s3,beat", "cpu", "gpu", "cpu,s3,cli", "gpu,monitoring"])
 def test_compose_takes_the_file(profiles: str, tmp_path: Path) -> None:
     program = shutil.which("docker-compose")
     if program is None:
