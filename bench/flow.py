@@ -78,7 +78,7 @@ def job(settings: Settings, engine_ms: float, io: float, images: int, chunk: int
     env = os.environ | {
         "MATTEMILL_REDIS_URL": settings.redis_url.get_secret_value(),
         "MATTEMILL_BENCH_IO": str(io),
-        "MATTEMILL_LOADERS": "32",
+        "MATTEMILL_LOADERS": "32" if io else "1",  # a load that takes no time needs no company
         "MATTEMILL_LOADER_SLOTS": "64",
         "MATTEMILL_ENCODE_MARK": "10000000",
         "MATTEMILL_LOG_FORMAT": "json",
