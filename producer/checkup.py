@@ -15,20 +15,17 @@ import pipeline
 from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.ids import Location
-from pipeline.jobs import ENCODE_QUEUE
 from pipeline.ledger import FEEDING_LIMIT, LEADER, LISTING_LIMIT, check, connect, share
-from pipeline.runs import matte_queue
 from pipeline.s3 import S3Store
 from pipeline.s3_errors import answer_of
 from pipeline.settings import Settings
 from producer.finding import Finding
 from producer.gpu_checkup import engines, gpus, packages
-from workers.app import length, make_app
+from producer.service import look_at_service
 
 _ENGINE = "onnxruntime"
 _ENGINE_SECONDS = 30
 _FREE_MEGABYTES = 512
-_PING_SECONDS = 1.0
 _S3_SECONDS = 3.0
 
 
@@ -130,16 +127,16 @@ def _redis(settings: Settings) -> list[Finding]:
     try:
         check(client, settings)
         info = cast(dict[str, object], client.info())
-        queues = [
-            matte_queue(settings.model, str(size))
-            for size in ModelStore(settings.home).known(settings.model).size_buckets
-        ]
-        waiting = {queue: length(client, queue) for queue in [*queues, ENCODE_QUEUE]}
+        service = look_at_service(settings, client)
         led = client.exists(LEADER) == 1
     finally:
         client.close()
-    told = ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
-    return [*_server(info), Finding("queues", "ok", f"Messages that wait: {told}."), *_workers(settings, led)]
+    told = ", ".join(
+        f"{count} in {queue}" + (f" (the oldest for {service.ages[queue]:.0f} s)" if queue in service.ages else "")
+        for queue, count in service.waiting.items()
+    )
+    queues = Finding("queues", "ok", f"Messages that wait: {told}.")
+    return [*_server(info), queues, *service.unserved(), *_workers(list(service.workers), led)]
 
 
 def _server(info: dict[str, object]) -> list[Finding]:
@@ -169,13 +166,7 @@ def _server(info: dict[str, object]) -> list[Finding]:
     return findings
 
 
-def _workers(settings: Settings, led: bool) -> list[Finding]:
-    app = make_app(settings)
-    try:
-        answers = app.control.ping(timeout=_PING_SECONDS) or []
-    finally:
-        app.close()
-    names = sorted(name for answer in answers for name in answer)
+def _workers(names: list[str], led: bool) -> list[Finding]:
     found = []
     for role, hint in (("gpu", "mattemill worker gpu (--devices cpu without a GPU)"), ("cpu", "mattemill worker cpu")):
         mine = [name for name in names if name.startswith(f"{role}-")]

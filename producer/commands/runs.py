@@ -19,9 +19,12 @@ from producer.commands.closing import FINISHED, SOME_FAILED, close, print_json
 from producer.files import write_file
 from producer.run import Run
 from producer.selection import Selection
+from producer.service import look_at_service
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 _REPORT_BYTES = 1 << 31
+_STILL_SECONDS = 5.0
+"""A run of which nothing has moved for so long may wait for a worker that is not there."""
 
 
 def _starts_a_run(command: _Command) -> _Command:
@@ -123,12 +126,20 @@ def enqueue(
 @click.option("--watch", is_flag=True, help="follow RUN (or else the newest) to its end; exit 1 if any failed")
 @click.option("--json", "as_json", is_flag=True, help="print JSON: one object for RUN, a list for all")
 def status(run: str | None, watch: bool, as_json: bool) -> None:
-    """Show where RUN stands, or all runs, the newest first."""
+    """Show where RUN stands, or all runs, the newest first.
+
+    When one stands still, queues that no worker serves are named on standard error.
+    """
     producer = _producer()
     if watch:
         close(producer.run(run) if run is not None else _newest(producer), True, as_json)
         return
-    rows = [_row(one) for one in ([producer.run(run)] if run is not None else producer.runs())]
+    counted = [(one.id, one.counts()) for one in ([producer.run(run)] if run is not None else producer.runs())]
+    rows: list[dict[str, object]] = [
+        {"run": id, **dataclasses.asdict(counts), "pending": counts.pending} for id, counts in counted
+    ]
+    if any(counts.pending and counts.now - counts.moved > _STILL_SECONDS for _, counts in counted):
+        _warn_of_queues()
     if as_json:
         print_json(rows if run is None else rows[0])
         return
@@ -242,16 +253,21 @@ def _producer() -> Producer:
     return Producer(settings)
 
 
+def _warn_of_queues() -> None:
+    settings = load_settings()
+    client = connect(settings)
+    try:
+        for finding in look_at_service(settings, client).unserved():
+            click.echo(f"{finding.told} Hint: {finding.hint}", err=True)
+    finally:
+        client.close()
+
+
 def _newest(producer: Producer) -> Run:
     runs = producer.runs()
     if not runs:
         raise SetupError("There are no runs.", "mattemill sweep starts one")
     return runs[0]
-
-
-def _row(run: Run) -> dict[str, object]:
-    counts = run.counts()
-    return {"run": run.id, **dataclasses.asdict(counts), "pending": counts.pending}
 
 
 COMMANDS = (sweep, enqueue, status, failures, report, retry, verify, cancel)

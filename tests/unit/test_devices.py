@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from model.engines.cuda.gpus import Gpu, Inventory, list_gpus
+from model.engines.cuda.gpus import Gpu, GpuLoad, Inventory, gpu_loads, list_gpus
 from model.engines.fake import FakeEngine
 from model.engines.libraries import Library, Runtime
 from model.engines.opener import check_driver
@@ -212,7 +212,9 @@ class Nvml(ModuleType):
             "nvmlDeviceGetMigDeviceHandleByIndex": self._instance,
             "nvmlDeviceGetUUID": lambda gpu: gpu.uuid,
             "nvmlDeviceGetName": lambda gpu: gpu.name,
-            "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(total=gpu.memory),
+            "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(total=gpu.memory, used=gpu.memory // 4),
+            "nvmlDeviceGetHandleByUUID": {L4.uuid: L4, SLICE.uuid: SLICE}.__getitem__,
+            "nvmlDeviceGetUtilizationRates": self._rates,
         }
         if name not in answers:
             raise AttributeError(name)
@@ -222,6 +224,11 @@ class Nvml(ModuleType):
         if gpu is L4:
             raise self.NVMLError("Not Supported")
         return [1, 1]
+
+    def _rates(self, gpu: Gpu) -> SimpleNamespace:
+        if gpu is SLICE:
+            raise self.NVMLError("Not Supported")
+        return SimpleNamespace(gpu=40)
 
     def _instance(self, gpu: Gpu, place: int) -> Gpu:
         if place != 3:
@@ -243,6 +250,15 @@ def test_gpus_and_mig_instances_are_read_from_nvml() -> None:
 )
 def test_only_what_cuda_would_see_is_listed(said: str, seen: list[str]) -> None:
     assert [gpu.uuid for gpu in list_gpus({"CUDA_VISIBLE_DEVICES": said}, Nvml()).gpus] == seen
+
+
+def test_the_load_of_gpus_and_instances_is_read_by_uuid() -> None:
+    nvml = Nvml()
+    assert gpu_loads([L4.uuid, SLICE.uuid], nvml) == {
+        L4.uuid: GpuLoad(L4.memory // 4, L4.memory, 0.4),
+        SLICE.uuid: GpuLoad(SLICE.memory // 4, SLICE.memory, None),
+    }
+    assert nvml.open == 0
 
 
 def test_a_machine_without_a_driver_is_told_what_to_do() -> None:
@@ -275,7 +291,7 @@ def test_the_real_nvml_has_every_name_that_is_asked_for() -> None:
         nvmlInit nvmlShutdown nvmlSystemGetDriverVersion nvmlSystemGetCudaDriverVersion_v2 nvmlDeviceGetCount
         nvmlDeviceGetHandleByIndex nvmlDeviceGetCudaComputeCapability nvmlDeviceGetMigMode nvmlDeviceGetUUID
         nvmlDeviceGetMaxMigDeviceCount nvmlDeviceGetMigDeviceHandleByIndex nvmlDeviceGetName nvmlDeviceGetMemoryInfo
-        NVML_DEVICE_MIG_ENABLE NVMLError
+        nvmlDeviceGetHandleByUUID nvmlDeviceGetUtilizationRates NVML_DEVICE_MIG_ENABLE NVMLError
     """
     assert [name for name in names.split() if not hasattr(pynvml, name)] == []
 
