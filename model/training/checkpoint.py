@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 _VERSION = 1
+_FRESH, _COUNTERS = "auxiliary.", "num_batches_tracked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,25 @@ def averaged_weights(path: Path, network_name: str) -> dict[str, Tensor]:
     """
     weights: dict[str, Tensor] = read(path, network_name)["ema"]
     return weights
+
+
+def start_from(path: Path, network_name: str, network: nn.Module) -> None:
+    """Give a network the averaged weights of an earlier run, or those of a .safetensors file that `model export` wrote.
+
+    A .safetensors file knows nothing of what only training needs; that keeps its fresh weights.
+
+    Raises:
+        ValueError: when they are another network's.
+    """
+    if path.suffix != ".safetensors":
+        network.load_state_dict(averaged_weights(path, network_name))
+        return
+    weights = {name: value.float() for name, value in load_file(path).items()}
+    known = network.load_state_dict(weights, strict=False)
+    missing = [name for name in known.missing_keys if not name.startswith(_FRESH) and not name.endswith(_COUNTERS)]
+    if missing or known.unexpected_keys:
+        odd = (missing + known.unexpected_keys)[0]
+        raise ValueError(f"{path} holds no weights of {network_name}: {odd} does not fit")
 
 
 def read(path: Path, network_name: str) -> dict[str, Any]:

@@ -245,8 +245,7 @@ class Trainer:
             weights = torch.load(self._folders.encoder_weights, map_location="cpu", weights_only=True)
             load_imagenet(encoder, weights)
         if self._config.start_from is not None:
-            weights = checkpoint.averaged_weights(self._config.start_from, self._config.network)
-            self.network.load_state_dict(weights)
+            checkpoint.start_from(self._config.start_from, self._config.network, self.network)
 
 
 def _optimiser(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

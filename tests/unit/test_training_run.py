@@ -9,6 +9,8 @@ from PIL import Image
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from model.networks import build  # noqa: E402
 from model.training import checkpoint, curves  # noqa: E402
 from model.training.batches import Batches  # noqa: E402
@@ -154,6 +156,22 @@ def test_a_run_can_start_from_another_ones_average(tmp_path: Path, data: Path) -
 
     average = averaged_weights(path, "cvunet-lite-s")
     assert all(torch.equal(value, average[name]) for name, value in second.trainer.network.state_dict().items())
+
+
+def test_a_run_can_start_from_weights_that_ship(tmp_path: Path, data: Path) -> None:
+    shipped = build("cvunet-lite-s").state_dict()
+    trained = {name: value for name, value in shipped.items() if not name.startswith("auxiliary.")}
+    path = tmp_path / "own.safetensors"
+    save_file({n: v.half() if v.is_floating_point() else v for n, v in trained.items()}, path)
+
+    run = Run(data, tmp_path / "run", config(tmp_path, f'start_from = "{path}"\n' + SMALL), 1)
+
+    state = run.trainer.network.state_dict()
+    assert all(torch.allclose(state[name].float(), value.float(), atol=1e-2) for name, value in trained.items())
+
+    save_file({"other.weight": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match=r"own\.safetensors holds no weights of cvunet-lite-s"):
+        Run(data, tmp_path / "other", config(tmp_path, f'start_from = "{path}"\n' + SMALL), 1)
 
 
 def test_a_step_always_gets_the_same_batch_and_ranks_get_different_ones(tmp_path: Path, data: Path) -> None:
