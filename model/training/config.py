@@ -92,8 +92,8 @@ class TrainingConfig(_Section):
         frozen_layers: first layers of the encoder that keep their ImageNet weights; their maps are the largest, so
             their gradients the dearest.
         distillation: share of composites labelled by the teacher instead of by their own alpha.
-        start_from: a checkpoint of an earlier run, or a .safetensors file of `model export`, whose weights this one starts
-            from.
+        start_from: a checkpoint of an earlier run, or a .safetensors file of `model export`: this one goes on with
+            its weights.
     """
 
     network: str
