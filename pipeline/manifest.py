@@ -167,7 +167,8 @@ def list_keys(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Listed]:
 
 
 def _read(store: ObjectStore, bucket: str, key: Key) -> Iterator[dict[str, object]]:
-    for line in store.get(bucket, key, max_bytes=_LARGEST).body.decode().splitlines():
+    # Lines of bytes: those of a text also end at characters that a key may have, such as U+2028.
+    for line in store.get(bucket, key, max_bytes=_LARGEST).body.splitlines():
         yield json.loads(line)
 
 

@@ -2,12 +2,10 @@
 
 import contextlib
 import os
-import secrets
-import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -24,18 +22,14 @@ from producer.files import check_folder, write_file
 from producer.run import Run
 from producer.samples import expected_failures, samples
 from producer.summary import Summary
-from workers.app import make_app
-from workers.local.ports import free_ports, is_free
 from workers.local.process import Child
 from workers.local.stack import LocalStack
 
-_SOURCE, _TARGET, _MODEL = "photos", "cutouts", "u2netp"
+SOURCE, TARGET, MODEL = "photos", "cutouts", "u2netp"
 _HURRY = 2.0
 """Seconds that workers get to end when their work is no longer wanted."""
 _PATIENCE = 10.0
 """Seconds that workers get to end what they work on."""
-_START_SECONDS = 120.0
-
 
 _Follow = Callable[[Run, Callable[[], None]], Summary]
 
@@ -55,18 +49,18 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
     bodies, expected = _own(photos, out) if photos is not None else _samples()
     _end_in_order()
     check_folder(out)
-    fetch(_MODEL, load_settings().home, click.echo)
-    with LocalStack() as stack, _environment(stack.environment()):
-        settings = load_settings(model=_MODEL)
+    fetch(MODEL, load_settings().home, click.echo)
+    with LocalStack() as stack, environment(stack.environment()):
+        settings = load_settings(model=MODEL)
         click.echo("Valkey and SeaweedFS run on this machine.")
         with S3Store(settings) as store:
-            for bucket in (_SOURCE, _TARGET):
+            for bucket in (SOURCE, TARGET):
                 store.create_bucket(bucket)
             for name, body in bodies:
                 _put(store, name, body)
-            with _workers(out / "workers.log", stack.directory) as workers:
-                run = Producer(settings, store).sweep(f"s3://{_SOURCE}/", f"s3://{_TARGET}/")
-                summary = follow(run, lambda: _check_alive(workers))
+            with local_workers(out / "workers.log", stack.directory) as workers:
+                run = Producer(settings, store).sweep(f"s3://{SOURCE}/", f"s3://{TARGET}/")
+                summary = follow(run, lambda: check_alive(workers))
             _save(run, settings, store, out)
     show(summary)
     click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
@@ -78,73 +72,11 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
     return 1
 
 
-def run_up(directory: Path | None, devices: str, flower_port: int | None = None) -> None:
-    """Servers, workers and Flower until Ctrl-C or SIGTERM; prints how to reach them once they are ready.
-
-    Raises:
-        SetupError: when something cannot be set up, or a part ends by itself.
-    """
-    if flower_port is not None and not is_free(flower_port):
-        raise SetupError(f"Port {flower_port} is taken by another program.", "choose another with --flower-port")
-    told: list[int] = []  # no event: its lock may be held by the thread that the signal interrupts
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, lambda number, _: told.append(number))
-    fetch(_MODEL, load_settings().home, lambda text: click.echo(text, err=True))
-    with LocalStack(directory) as stack, _environment(stack.environment()):
-        settings = load_settings()
-        with S3Store(settings) as store:
-            for bucket in (_SOURCE, _TARGET):
-                store.create_bucket(bucket)
-        log = stack.directory / "workers.log"
-        with _workers(log, stack.directory, devices) as workers:
-            _until_they_answer(workers, settings, told)
-            # Not before: Flower asks once, as it starts, which queues there are.
-            port = flower_port or free_ports(1)[0]
-            password = secrets.token_urlsafe(12)
-            with _flower(settings, port, password, stack.directory / "flower.log") as page:
-                _print_block(stack, port, password)
-                while not told:
-                    _check_alive([*workers, page])
-                    time.sleep(0.2)
-
-
-def _print_block(stack: LocalStack, port: int, password: str) -> None:
-    for name, value in stack.environment().items():
-        click.echo(f"export {name}={shlex.quote(value)}")
-    click.echo(f"# Photos in: aws s3 cp --recursive DIR s3://{_SOURCE}/ --endpoint-url {stack.seaweed.endpoint_url}")
-    click.echo(f"# Then: mattemill sweep s3://{_SOURCE}/ --to s3://{_TARGET}/ --wait")
-    click.echo(f"# Flower: http://127.0.0.1:{port}/ user mattemill, password {password}")
-    click.echo(f"# Logs: {stack.directory}. Ctrl-C here ends it all.")
-
-
-def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[int]) -> None:
-    app = make_app(settings)
-    deadline = time.monotonic() + _START_SECONDS
-    try:
-        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
-            _check_alive(workers)
-            if time.monotonic() > deadline:
-                raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
-    finally:
-        app.close()
-
-
-def _check_alive(children: list[Child]) -> None:
+def check_alive(children: Iterable[Child]) -> None:
+    """Raise SetupError, with where its log is, when one of these has ended."""
     for child in children:
         if child.poll() is not None:
             raise SetupError(f"{child.name} has ended.", f"its last lines are in {child.log}")
-
-
-def _flower(settings: Settings, port: int, password: str, log: Path) -> Child:
-    command = [sys.executable, "-m", "celery", "flower", "--address=127.0.0.1", f"--port={port}"]
-    command += ["--read_only", "--max_tasks=10000", "--tasks_columns=args,name,kwargs,state,received,runtime,worker"]
-    # Through the environment: anyone on the machine can read a command line.
-    secret = {
-        "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
-        "FLOWER_BASIC_AUTH": f"mattemill:{password}",
-    }
-    return Child(command, name="Flower", log=log, env=os.environ | secret)
 
 
 def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
@@ -171,7 +103,7 @@ def _key(path: Path) -> str:
 
 def _put(store: S3Store, name: str, body: bytes) -> None:
     try:
-        store.put(_SOURCE, Key(name), body, content_type="application/octet-stream")
+        store.put(SOURCE, Key(name), body, content_type="application/octet-stream")
     except ItemError as error:
         raise SetupError(
             f"{name!r} cannot be stored in the local S3: {error.reason}.",
@@ -191,7 +123,7 @@ def _end_in_order() -> None:
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """These variables for this process and its children, for as long as the servers run."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -206,7 +138,8 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[list[Child]]:
+def local_workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[list[Child]]:
+    """A GPU-role and a CPU worker, told to end, and ended, with the context."""
     command = [sys.executable, "-m", "producer.commands", "worker"]
     # What a worker that is killed leaves there goes with the servers' folder.
     environment = os.environ | {"TMPDIR": str(temporary)}
@@ -232,7 +165,7 @@ def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:
     client = connect(settings)
     place = Ledger(client, settings).spec(run.id).reports
     client.close()
-    wanted = [(_TARGET, str(row["output"]), Path("cutouts")) for row in run.results() if row["outcome"] == "done"]
+    wanted = [(TARGET, str(row["output"]), Path("cutouts")) for row in run.results() if row["outcome"] == "done"]
     files = [(bucket, key, folder / key) for bucket, key, folder in wanted]
     files += [
         (place.bucket, place.key + name, Path(name)) for name in ("report.html", "manifest.jsonl", "summary.json")

@@ -37,12 +37,20 @@ def publish(app: Celery, jobs: Sequence[Job], priority: int) -> None:
             app.send_task(
                 ENCODE if job.queue == ENCODE_QUEUE else MATTE,
                 kwargs=job.message(),
+                argsrepr=_shown(job),
+                kwargsrepr=f"run {job.run}, feeding {job.fed}",
                 queue=job.queue,
                 priority=priority,
                 headers={"fed": job.fed},
                 ignore_result=True,
                 producer=producer,
             )
+
+
+def _shown(job: Job) -> str:
+    """A message as Flower's rows show it: its size bucket, or encode, and its first key."""
+    more = f" and {len(job.keys) - 1} more" if len(job.keys) > 1 else ""
+    return f"{job.queue.rpartition('.')[2]}: {job.keys[0][:_SHOWN]}{more}"
 
 
 def add_task(

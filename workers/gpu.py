@@ -7,6 +7,7 @@ import os
 import sys
 
 import structlog
+from celery.worker.state import SOFTWARE_INFO
 
 from model.engines.fake import FAKE
 from model.store import ModelStore
@@ -71,6 +72,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
 
         add_task(app, MATTE, matte)
         flow.install(app)
+        SOFTWARE_INFO["engine"] = engine.name  # goes out with every heartbeat: the live page shows it
         threads = settings.gpu_threads or min(max(2 * stage.slots, 16), 64)
         with stage, flow:
             app.worker_main(

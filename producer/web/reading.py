@@ -102,7 +102,7 @@ class Overview:
         settled: whether every living worker must have been heard by now.
         waiting: images that wait for the network, in all runs that are shown.
         encoding: images that wait for encoding.
-        rate: images per second, of all runs that go on.
+        rate: images per second, of all runs in which some are pending.
     """
 
     lines: tuple[RunLine, ...]
@@ -204,7 +204,7 @@ class Reader:
                 count for place in places for name, count in place.items() if name == "todo" or ":matte." in name
             ),
             encoding=sum(place["todo:encode"] + place.get(f"waiting:{ENCODE_QUEUE}", 0) for place in places),
-            rate=sum(line.rate for line in lines if line.counts.state != "finished"),
+            rate=sum(line.rate for line in lines if line.counts.pending),
         )
 
     def _look_at(self, run: RunId, results: RunResults) -> RunPage:

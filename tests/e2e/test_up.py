@@ -42,10 +42,11 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         assert [told.split(":")[0] for told in workers] == ["gpu", "cpu"]
 
         secrets = re.findall(r"AWS_SECRET_ACCESS_KEY=(\S+)|redis://:([^@]+)@|password (\S+)", text)
-        assert len(secrets) == 3
+        assert len(secrets) == 4
         lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [line for line in lines for secret in secrets if max(secret) in line and "bash -c" not in line]
         _look_at_flower(text)
+        assert "Workers" in _page_behind_a_password(text, "Live page", "")
     finally:
         parent.send_signal(ending)
         status = parent.wait(60)
@@ -55,24 +56,29 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
 
 
-def _look_at_flower(text: str) -> None:
-    found = re.search(r"Flower: (\S+) user (\S+), password (\S+)", text)
+def _page_behind_a_password(text: str, name: str, path: str) -> str:
+    found = re.search(rf"{name}: (\S+) user (\S+), password (\S+)", text)
     assert found
     url, user, password = found.groups()
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with pytest.raises(urllib.error.HTTPError) as refusal:
-        direct.open(f"{url}broker", timeout=20)
+        direct.open(f"{url}{path}", timeout=20)
     assert refusal.value.code == 401
     refusal.value.close()
     login = base64.b64encode(f"{user}:{password}".encode()).decode()
-    request = urllib.request.Request(f"{url}broker", headers={"Authorization": f"Basic {login}"})
+    request = urllib.request.Request(f"{url}{path}", headers={"Authorization": f"Basic {login}"})
     with direct.open(request, timeout=20) as answer:
-        page = answer.read().decode()
+        return str(answer.read().decode())
+
+
+def _look_at_flower(text: str) -> None:
+    page = _page_behind_a_password(text, "Flower", "broker")
     assert "matte.u2netp.320x320" in page  # it was started when the workers were there to ask
     assert "encode" in page
 
 
-def test_a_port_that_is_taken_is_named(alone: dict[str, str]) -> None:
+@pytest.mark.parametrize("option", ["--flower-port", "--web-port"])
+def test_a_port_that_is_taken_is_named(option: str, alone: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused(run(alone, "up", "--flower-port", port), f"Port {port} is taken", "--flower-port")
+        refused(run(alone, "up", option, port), f"Port {port} is taken", option)

@@ -1,0 +1,121 @@
+"""`mattemill up`: servers, workers, the live page and Flower on this machine, for other terminals and a browser."""
+
+import os
+import secrets
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from engine_build.fetch import fetch
+from pipeline.errors import SetupError
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings, load_settings
+from producer.demo import MODEL, SOURCE, TARGET, check_alive, environment, local_workers
+from workers.app import make_app
+from workers.local.ports import LOOPBACK, free_ports, is_free
+from workers.local.process import Child
+from workers.local.stack import LocalStack
+
+_START_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page for a browser, with the password of its user `mattemill`."""
+
+    name: str
+    port: int
+    password: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: http://{LOOPBACK}:{self.port}/ user mattemill, password {self.password}"
+
+
+def run_up(directory: Path | None, devices: str, flower_port: int | None = None, web_port: int | None = None) -> None:
+    """Everything until Ctrl-C or SIGTERM; prints how to reach it once it is ready.
+
+    Args:
+        directory: where to keep the data; None takes a temporary one.
+        devices: of the GPU worker: "cpu" or "fake:MS".
+        flower_port: of Flower; None takes a free one.
+        web_port: of the live page, likewise.
+
+    Raises:
+        SetupError: when something cannot be set up, or a part ends by itself.
+    """
+    for option, port in (("--flower-port", flower_port), ("--web-port", web_port)):
+        if port is not None and not is_free(port):
+            raise SetupError(f"Port {port} is taken by another program.", f"choose another with {option}")
+    told: list[int] = []  # no event: its lock may be held by the thread that the signal interrupts
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, lambda number, _: told.append(number))
+    fetch(MODEL, load_settings().home, _say)
+    with LocalStack(directory) as stack, environment(stack.environment()), ExitStack() as closing:
+        settings = load_settings()
+        with S3Store(settings) as store:
+            for bucket in (SOURCE, TARGET):
+                store.create_bucket(bucket)
+        _say("Valkey and SeaweedFS run; the workers start.")
+        children = list(closing.enter_context(local_workers(stack.directory / "workers.log", stack.directory, devices)))
+        _until_they_answer(children, settings, told)
+        free = free_ports(2)
+        own = settings.web_password.get_secret_value() if settings.web_password else None
+        live = _Page("Live page", web_port or free[0], own or secrets.token_urlsafe(12))
+        # Not before: Flower asks once, as it starts, which queues there are.
+        flower = _Page("Flower", flower_port or free[1], secrets.token_urlsafe(12))
+        children.append(closing.enter_context(_start_live_page(live, stack.directory / "web.log")))
+        children.append(closing.enter_context(_start_flower(settings, flower, stack.directory / "flower.log")))
+        _print_block(stack, live, flower)
+        while not told:
+            check_alive(children)
+            time.sleep(0.2)
+
+
+def _say(text: str) -> None:
+    click.secho(text, err=True, dim=True)
+
+
+def _print_block(stack: LocalStack, *pages: _Page) -> None:
+    for name, value in stack.environment().items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    click.echo(f"# Photos in: aws s3 cp --recursive DIR s3://{SOURCE}/ --endpoint-url {stack.seaweed.endpoint_url}")
+    click.echo(f"# Then: mattemill sweep s3://{SOURCE}/ --to s3://{TARGET}/ --wait")
+    for page in pages:
+        click.secho(f"# {page}", fg="green")  # click leaves colours out where there is no terminal
+    click.echo(f"# Logs: {stack.directory}. Ctrl-C here ends it all.")
+
+
+def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[int]) -> None:
+    app = make_app(settings)
+    deadline = time.monotonic() + _START_SECONDS
+    try:
+        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
+            check_alive(workers)
+            if time.monotonic() > deadline:
+                raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
+    finally:
+        app.close()
+
+
+# Passwords go through the environment: anyone on the machine can read a command line.
+def _start_live_page(page: _Page, log: Path) -> Child:
+    command = [sys.executable, "-m", "producer.commands", "web", f"--host={LOOPBACK}", f"--port={page.port}"]
+    return Child(command, name="the live page", log=log, env=os.environ | {"MATTEMILL_WEB_PASSWORD": page.password})
+
+
+def _start_flower(settings: Settings, page: _Page, log: Path) -> Child:
+    command = [sys.executable, "-m", "celery", "flower", f"--address={LOOPBACK}", f"--port={page.port}"]
+    command += ["--read_only", "--max_tasks=10000", "--tasks_columns=args,name,kwargs,state,received,runtime,worker"]
+    secret = {
+        "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
+        "FLOWER_BASIC_AUTH": f"mattemill:{page.password}",
+    }
+    return Child(command, name="Flower", log=log, env=os.environ | secret)
