@@ -21,6 +21,7 @@ class SyntheticStore:
         self.requests = Counter[str]()
         self._keys = keys
         self._objects: dict[tuple[str, Key], tuple[bytes, ETag, dict[str, str]]] = {}
+        self._order: list[tuple[str, Key]] | None = None
 
     def check_bucket(self, bucket: str) -> None:
         self.requests["list"] += 1
@@ -32,7 +33,9 @@ class SyntheticStore:
             end = min(start + PAGE, self._keys)
             made_up = (source(prefix, number) for number in range(start, end))
             return Page(tuple(made_up), str(end) if end < self._keys else None)
-        names = sorted(key for place, key in self._objects if place == bucket and key.startswith(prefix))
+        if self._order is None:
+            self._order = sorted(self._objects)
+        names = [key for place, key in self._order if place == bucket and key.startswith(prefix)]
         start = bisect_left(names, token) if token else 0
         rows = tuple(Listed(key, *self._about(bucket, key)) for key in names[start : start + PAGE])
         return Page(rows, names[start + PAGE] if start + PAGE < len(names) else None)
@@ -68,11 +71,13 @@ class SyntheticStore:
     ) -> ETag:
         self.requests["put"] += 1
         etag = ETag(hashlib.md5(body, usedforsecurity=False).hexdigest())
+        self._order = None
         self._objects[bucket, key] = (body, etag, dict(metadata or {}))
         return etag
 
     def delete(self, bucket: str, key: Key) -> None:
         self.requests["delete"] += 1
+        self._order = None
         self._objects.pop((bucket, key), None)
 
 

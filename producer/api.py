@@ -1,13 +1,15 @@
 """The Python API: `Producer` lists and enqueues; `producer.run.Run` is the handle of what it started."""
 
 import posixpath
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from model.store import ModelStore
 from pipeline.errors import Code, ItemError, SetupError
-from pipeline.ids import ItemId, Key, Location, RunId
+from pipeline.ids import Key, Location, RunId
 from pipeline.ledger import Ledger, check, connect
 from pipeline.places import Places
 from pipeline.recipe import Recipe
@@ -132,19 +134,23 @@ class Producer:
             SetupError: as `sweep`.
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, NORMAL, "")
-        outputs = set[ItemId]()
         listed = todo = skipped = conflicts = size = 0
-        with AlreadyRight(self._store, spec, listed=True) as right, ThreadPoolExecutor(HEADS) as pool:
+        with (
+            AlreadyRight(self._store, spec, listed=True) as right,
+            ThreadPoolExecutor(HEADS) as pool,
+            closing(sqlite3.connect("")) as outputs,  # a temporary file that goes with the connection
+        ):
+            outputs.execute("CREATE TABLE claims (id TEXT PRIMARY KEY) WITHOUT ROWID")
             for rows in pages(sources(self._store, spec, selection)):
                 for entry in outcomes(spec, rows, right, pool):
                     listed += 1
-                    if entry.item.id in outputs:
+                    claimed = outputs.execute("INSERT OR IGNORE INTO claims VALUES (?)", (entry.item.id,)).rowcount
+                    if not claimed:
                         conflicts += 1
                     elif entry.outcome == "todo":
                         todo, size = todo + 1, size + entry.item.bytes
                     else:
                         skipped += 1
-                    outputs.add(entry.item.id)
         return Plan(listed, todo, skipped, conflicts, size)
 
     def enqueue(
