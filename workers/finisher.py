@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 import pipeline
-from pipeline.errors import MattemillError, SetupError
+from pipeline.errors import MattemillError, SetupError, TransientError
 from pipeline.ids import Key, RunId
 from pipeline.ledger import Counts, Ledger, connect
 from pipeline.log import configure
@@ -100,7 +100,7 @@ def _put(store: S3Store, spec: RunSpec, name: str, text: str, content_type: str)
 
 
 def main() -> int:
-    """Write; one sentence on standard error and exit code 1 when it cannot."""
+    """Write; one sentence on standard error and exit code 1 when it cannot now, 2 when it never will."""
     die_with_parent()
     try:
         settings = load_settings()
@@ -116,7 +116,7 @@ def main() -> int:
         client.close()
     except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the supervisor reads it
-        return 1
+        return 1 if isinstance(error, TransientError) else 2
     return 0
 
 

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 _PAGE = 500
 _LEASE_MS = 5000
 _RECLAIM_SECONDS = 2.0
+_REPORT_PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
 _RENEW = """#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"""
@@ -40,11 +41,13 @@ class Housekeeper:
         ledger: the ledger.
         publish: sends jobs with a priority.
         finish: writes the reports of a run whose last item is finished; called in a thread of its own, so that a
-            large report neither costs the lead nor holds up other runs. Its error is kept with the run, except
-            StoppedError, which leaves the run to the next leader.
+            large report neither costs the lead nor holds up other runs. After StoppedError the next leader does it
+            again, after any other error but a SetupError this one does, after `pauses`; the last error is kept with
+            the run.
         settings: marks and timeouts.
         part: moves rows of a long run from Redis into a part of its manifest; called beside `finish`.
         metrics: counts what it does.
+        pauses: seconds before each further try to write reports: a full disk, a sick S3 or a kill passes.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Housekeeper:
         settings: Settings,
         part: Callable[[RunId], None] = lambda run: None,
         metrics: Metrics | None = None,
+        pauses: Sequence[float] = _REPORT_PAUSES,
     ) -> None:
         self._ledger = ledger
         self._publish = publish
@@ -65,6 +69,9 @@ class Housekeeper:
         self._reclaimed = 0.0
         self._reports = ThreadPoolExecutor(1, thread_name_prefix="reports")
         self._closing: dict[RunId, Future[None]] = {}
+        self._pauses = pauses
+        self._failures: dict[RunId, int] = {}
+        self._again: dict[RunId, float] = {}
         self._parts: dict[RunId, Future[None]] = {}
         self._part = part
         self._metrics = metrics or Metrics()
@@ -188,6 +195,8 @@ class Housekeeper:
         """Start writing the reports, or close the run when they are written."""
         closing = self._closing.get(run)
         if closing is None:
+            if time.monotonic() < self._again.get(run, 0.0):
+                return
             closing = self._closing[run] = self._reports.submit(self._finish, run)
             closing.add_done_callback(lambda _: self._ledger.wake())
         if not closing.done():
@@ -199,7 +208,14 @@ class Housekeeper:
             return
         if reason is not None:
             self._metrics.kept_house("report_failed")
+            tried = self._failures[run] = self._failures.get(run, 0) + 1
+            if not isinstance(reason, SetupError) and tried <= len(self._pauses):
+                log.warning("report_broke_off", run=run, tried=tried, error=str(reason))
+                self._again[run] = time.monotonic() + self._pauses[tried - 1]
+                return
             log.error("report_failed", run=run, exc_info=reason)
+        self._failures.pop(run, None)
+        self._again.pop(run, None)
         self._ledger.close(run, str(reason) if reason else "")
         counts = self._ledger.counts(run)
         self._metrics.kept_house("run_finished")

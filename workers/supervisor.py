@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from pipeline.errors import Code, SetupError
+from pipeline.errors import Code, MattemillError, SetupError
 from pipeline.ids import RunId
 from pipeline.ledger import Ledger, Taken, check, connect
 from pipeline.settings import Settings
@@ -34,6 +34,10 @@ _LOOK_SECONDS = 0.2
 _FINISH_SECONDS = 600
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _OWN_ACT = (LOST, *(-number for number in _FAULTS))
+
+
+class ReportsError(MattemillError):
+    """The reports of a run were not written, and may be by the next try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,8 @@ def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
     """Write manifest, summary and report, or a "part", in a process of its own: pixels stay out of the supervisor.
 
     Raises:
-        SetupError: when they cannot be written, or not in time.
+        SetupError: when they cannot be written, now or later.
+        ReportsError: when they were not written, or not in time; the next try may.
         StoppedError: when `stop` was set before they were.
     """
     with tempfile.TemporaryFile() as said:
@@ -207,7 +212,7 @@ def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
                 if stop.wait(0.05):
                     raise StoppedError
                 if time.monotonic() > deadline:
-                    raise SetupError(f"The reports were not written in {_FINISH_SECONDS} s.", "look at the log")
+                    raise ReportsError(f"The reports were not written in {_FINISH_SECONDS} s.")
         finally:
             child.kill()
             child.wait()
@@ -216,7 +221,8 @@ def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
             sys.stderr.write(said.read().decode(errors="replace"))  # its log
         else:
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise SetupError(lines[-1] if lines else f"The reports' process ended with status {child.returncode}.")
+            reason = lines[-1] if lines else f"The reports' process ended with status {child.returncode}."
+            raise SetupError(reason) if child.returncode == 2 else ReportsError(reason)
 
 
 def run_cpu(settings: Settings, concurrency: int) -> int:

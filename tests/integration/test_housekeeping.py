@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from pipeline.errors import SetupError
 from pipeline.ids import ETag, Key, RunId
 from pipeline.ledger import LEADER, Ledger, Listing, connect
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
@@ -67,9 +68,29 @@ def test_a_report_that_cannot_be_written_ends_the_run_and_is_kept_as_its_error(
     def write(run: RunId) -> None:
         raise redis.RedisError("the disk is full")
 
-    with Housekeeper(ledger, lambda jobs, priority: None, write, settings) as leader:
+    with Housekeeper(ledger, lambda jobs, priority: None, write, settings, pauses=()) as leader:
         wait_until(lambda: leader.step() and ledger.counts(run).state == "finished")
     assert ledger.report_error(run) == "the disk is full"
+
+
+def test_a_report_that_broke_off_is_written_again_and_one_that_never_can_be_is_not(
+    ledger: Ledger, settings: Settings, wait_until: WaitUntil
+) -> None:
+    passing, hopeless = ended_run(ledger), ended_run(ledger)
+    calls: list[RunId] = []
+
+    def write(run: RunId) -> None:
+        calls.append(run)
+        if run == hopeless:
+            raise SetupError("That place is not allowed.")
+        if calls.count(passing) < 3:
+            raise OSError("killed, or the disk is full for a while")
+
+    with Housekeeper(ledger, lambda jobs, priority: None, write, settings, pauses=(0.05, 0.05, 9)) as leader:
+        for run in (passing, hopeless):
+            wait_until(lambda run=run: leader.step() and ledger.counts(run).state == "finished")
+    assert (ledger.report_error(passing), ledger.report_error(hopeless)) == ("", "That place is not allowed.")
+    assert (calls.count(passing), calls.count(hopeless)) == (3, 1)
 
 
 def test_a_leader_that_stops_leaves_the_reports_to_the_next(
