@@ -1,11 +1,13 @@
 """Which workers answer, which queues they serve, and what waits where none does."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import redis
 
 from model.store import ModelStore
+from pipeline.errors import SetupError
 from pipeline.jobs import ENCODE_QUEUE
 from pipeline.ledger import Ledger
 from pipeline.runs import matte_queue
@@ -50,11 +52,12 @@ def look_at_service(settings: Settings, client: redis.Redis) -> Service:
 
     Raises:
         RedisError: when Redis does not answer.
-        SetupError: when there is no such model.
     """
     ledger = Ledger(client, settings)
-    sizes = ModelStore(settings.home).known(settings.model).size_buckets
-    queues = {matte_queue(settings.model, str(size)): None for size in sizes}
+    queues: dict[str, None] = {}
+    with contextlib.suppress(SetupError):  # a model that is not here, which `doctor` tells beside this
+        sizes = ModelStore(settings.home).known(settings.model).size_buckets
+        queues = {matte_queue(settings.model, str(size)): None for size in sizes}
     for run in ledger.runs(active=True):
         queues |= dict.fromkeys(ledger.queues(run))
     queues.pop(ENCODE_QUEUE, None)
