@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     sweeps: Path | None = Field(None, description="the TOML file of named sweeps")
     allowed_sources: str = Field("", description="where sources may lie: bucket or bucket/prefix, ...; empty: anywhere")
     allowed_targets: str = Field("", description="where outputs and reports may go, likewise")
-    web_password: SecretStr | None = Field(None, description="of the live page's user `mattemill`; 8 characters or more")
+    web_password: SecretStr | None = Field(
+        None, description="of the live page's user `mattemill`; 8 characters or more"
+    )
     web_preview_bytes: int = Field(
         64 * MEGABYTE, ge=MEGABYTE, description="memory for the live page's small pictures, in bytes"
     )
