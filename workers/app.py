@@ -38,7 +38,7 @@ def publish(app: Celery, jobs: Sequence[Job], priority: int) -> None:
                 ENCODE if job.queue == ENCODE_QUEUE else MATTE,
                 kwargs=job.message(),
                 argsrepr=_shown(job),
-                kwargsrepr=f"run {job.run}, feeding {job.fed}",
+                kwargsrepr=f"run {job.run}",
                 queue=job.queue,
                 priority=priority,
                 headers={"fed": job.fed},

@@ -32,14 +32,24 @@ def doctor(buckets: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         print_json({"ok": not bad, "checks": [dataclasses.asdict(finding) for finding in findings]})
     else:
+        width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            click.echo(_line(finding))
+            click.echo(_line(finding, width))
+        click.echo(_verdict(findings))
     sys.exit(SETUP if bad else FINISHED)
 
 
-def _line(finding: Finding) -> str:
+def _line(finding: Finding, width: int) -> str:
+    # click leaves colours out where there is no terminal.
     state = click.style(
         f"{finding.state.upper() if finding.state == 'bad' else finding.state:4}", fg=_COLOURS[finding.state]
     )
-    hint = f" Hint: {finding.hint}" if finding.hint else ""
-    return f"{state}  {finding.name:8}  {finding.told}{hint}"
+    hint = f" Hint: {click.style(finding.hint, fg='cyan')}" if finding.hint else ""
+    return f"{state}  {finding.name:{width}}  {finding.told}{hint}"
+
+
+def _verdict(findings: list[Finding]) -> str:
+    bad = list(dict.fromkeys(finding.name for finding in findings if finding.state == "bad"))
+    if bad:
+        return click.style(f"Bad: {', '.join(bad)}. Their lines end with what mends them.", fg="red", bold=True)
+    return click.style("All is well.", fg="green", bold=True)

@@ -1,6 +1,7 @@
 "use strict";
 {
   const PERIOD = 3000;
+  const PATIENCE = 8000;
   const lost = document.getElementById("lost");
 
   // Style properties set from script are allowed by the page's policy; style attributes are not.
@@ -61,7 +62,11 @@
 
   const look = async () => {
     try {
-      const answer = await fetch(location.origin + location.pathname, { cache: "no-cache", credentials: "same-origin" });
+      const answer = await fetch(location.origin + location.pathname, {
+        cache: "no-cache",
+        credentials: "same-origin",
+        signal: AbortSignal.timeout(PATIENCE),
+      });
       if (!answer.ok && answer.status !== 404) {
         throw new Error(answer.status);
       }

@@ -41,6 +41,18 @@ def test_nothing_is_there_and_each_line_says_what_to_do(alone: dict[str, str], t
         assert expected in found[name][0][1]
 
 
+def test_people_get_a_line_for_each_check_and_a_verdict(alone: dict[str, str]) -> None:
+    gone = {"MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "MATTEMILL_S3_ENDPOINT_URL": "http://127.0.0.1:1"}
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
+    done = run(alone | gone | keys, "doctor")
+    *lines, verdict = done.stdout.splitlines()
+    assert done.returncode == 2
+    assert verdict == "Bad: redis, s3. Their lines end with what mends them."
+    assert all(line.startswith(("ok    ", "note  ", "BAD   ")) for line in lines)
+    assert all("Hint: " in line for line in lines if not line.startswith("ok"))
+    assert "\x1b" not in done.stdout  # colours are for terminals
+
+
 def test_all_is_well_when_servers_and_workers_are_there(
     environment: dict[str, str], fetched_home: Path, settings: Settings, s3_bucket: str, wait_until: WaitUntil
 ) -> None:

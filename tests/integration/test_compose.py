@@ -54,11 +54,17 @@ class Box:
         self.home.mkdir()
         self.values = {
             name: secrets.token_hex(12)
-            for name in ("MATTEMILL_REDIS_PASSWORD", "FLOWER_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+            for name in (
+                "MATTEMILL_REDIS_PASSWORD",
+                "MATTEMILL_WEB_PASSWORD",
+                "FLOWER_PASSWORD",
+                "AWS_ACCESS_KEY_ID",
+                "AWS_SECRET_ACCESS_KEY",
+            )
         }
         self.file = compose(self.values)
         self.services = self.file["services"]
-        ports = free_ports(8, offsets=(0, 10_000))
+        *ports, self.web_port = free_ports(9, offsets=(0, 10_000))
         self.redis_port, self.flower_port = ports[:2]
         self.metrics_ports = dict(zip(("worker-gpu-role-on-cpu", "worker-cpu"), ports[2:4], strict=True))
         self.s3_ports = dict(zip(_PARTS, ports[4:], strict=True))
@@ -87,6 +93,9 @@ class Box:
             "127.0.0.1:5555": f"{LOOPBACK}:{self.flower_port}",
             "--port=5555": f"--port={self.flower_port}",
             "--address=0.0.0.0": f"--address={LOOPBACK}",
+            "127.0.0.1:8080": f"{LOOPBACK}:{self.web_port}",
+            "--port=8080": f"--port={self.web_port}",
+            "--host=0.0.0.0": f"--host={LOOPBACK}",
             "/etc/mattemill/sweeps.toml": "/mnt/sweeps.toml" if self.prefix else str(self.home / "sweeps.toml"),
             _HOME: "/mnt" if self.prefix else str(self.home),
         }
@@ -278,21 +287,28 @@ def test_the_services_work_report_their_health_and_lose_nothing_when_restarted(
         cutouts = [entry["Key"] for entry in page["Contents"] if entry["Key"].endswith(".png")]
         assert len(cutouts) == 20
         wait_until(lambda: box.is_healthy("worker-cpu"), 120)  # Flower asks once which queues there are
-        _look_at_flower(box, wait_until)
+        _look_at_pages(box, wait_until, run)
 
 
-def _look_at_flower(box: Box, wait_until: WaitUntil) -> None:
+def _look_at_pages(box: Box, wait_until: WaitUntil, run: str) -> None:
+    pages = (
+        ("flower", f"{box.flower_port}/broker", "FLOWER_PASSWORD", "encode"),
+        ("web", f"{box.web_port}/", "MATTEMILL_WEB_PASSWORD", run),
+    )
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    url = f"http://{LOOPBACK}:{box.flower_port}/broker"
-    login = base64.b64encode(f"mattemill:{box.values['FLOWER_PASSWORD']}".encode()).decode()
-    with box.start("flower"):
-        wait_until(lambda: box.is_healthy("flower"), 120)
-        with pytest.raises(urllib.error.HTTPError) as refusal:
-            direct.open(url, timeout=20)
-        assert refusal.value.code == 401
-        refusal.value.close()
-        with direct.open(urllib.request.Request(url, headers={"Authorization": f"Basic {login}"}), timeout=20) as page:
-            assert b"encode" in page.read()
+    for service, path, password, expected in pages:
+        url = f"http://{LOOPBACK}:{path}"
+        login = base64.b64encode(f"mattemill:{box.values[password]}".encode()).decode()
+        with box.start(service) as child:
+            wait_until(lambda service=service: box.is_healthy(service), 120)
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                direct.open(url, timeout=20)
+            assert refusal.value.code == 401
+            refusal.value.close()
+            request = urllib.request.Request(url, headers={"Authorization": f"Basic {login}"})
+            with direct.open(request, timeout=20) as page:
+                assert expected in page.read().decode()
+            assert box.values[password] not in child.output()
 
 
 def test_the_ledger_is_kept_and_nothing_is_evicted(box: Box) -> None:

@@ -20,11 +20,18 @@ from workers import supervisor
 from workers.app import lists
 
 VALUES = dict.fromkeys(
-    ("MATTEMILL_REDIS_PASSWORD", "FLOWER_PASSWORD", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "secret"
+    (
+        "MATTEMILL_REDIS_PASSWORD",
+        "MATTEMILL_WEB_PASSWORD",
+        "FLOWER_PASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    "secret",
 )
-OURS = ("model", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower", "cli")
+OURS = ("model", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower", "web", "cli")
 WORKERS = ("worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu")
-LASTING = ("valkey", "seaweedfs", *WORKERS, "beat", "flower", "prometheus", "grafana")
+LASTING = ("valkey", "seaweedfs", *WORKERS, "beat", "flower", "web", "prometheus", "grafana")
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
 KUBERNETES = sorted((DOCKER / "kubernetes").glob("*.yaml"))
 
@@ -78,9 +85,13 @@ def test_what_lasts_has_a_health_check_and_comes_back(services: Any, service: st
 
 def test_only_pages_with_a_password_are_published_and_only_here(services: Any) -> None:
     published = {name: service["ports"] for name, service in services.items() if service.get("ports")}
-    assert published == {"flower": ["127.0.0.1:5555:5555"], "grafana": ["127.0.0.1:3000:3000"]}
+    assert published == {
+        "flower": ["127.0.0.1:5555:5555"], "web": ["127.0.0.1:8080:8080"], "grafana": ["127.0.0.1:3000:3000"],
+    }  # fmt: skip
+    assert services["web"]["environment"]["MATTEMILL_WEB_PASSWORD"] == "secret"
+    assert "--no-password" not in services["web"]["command"]
     assert services["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "secret"
-    assert "--read_only" in services["flower"]["command"]
+    assert {"--read_only", "--max_tasks=10000"} <= set(services["flower"]["command"])
     assert "MATTEMILL_S3_ENDPOINT_URL" not in services["flower"]["environment"]
 
 
