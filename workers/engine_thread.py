@@ -57,7 +57,7 @@ class EngineThread:
         self._clock = clock
         self._since: float | None = None
         self._idle = False
-        # Two pieces of memory for all batches, one in the engine and one being filled: fresh pages cost more than the copy.
+        # Two pieces of memory for all batches, one in the engine, one being filled; fresh pages are dearer than copies.
         largest = engine.max_batch * max(size.height * size.width for size in engine.size_buckets) * 3
         self._memory: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
         for _ in range(2):
