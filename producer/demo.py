@@ -26,6 +26,7 @@ from workers.local.process import Child
 from workers.local.stack import LocalStack
 
 SOURCE, TARGET, MODEL = "photos", "cutouts", "u2netp"
+METRICS_PORT = "MATTEMILL_METRICS_PORT"
 _HURRY = 2.0
 """Seconds that workers get to end when their work is no longer wanted."""
 _PATIENCE = 10.0
@@ -139,14 +140,22 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def local_workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[list[Child]]:
-    """A GPU-role and a CPU worker, told to end, and ended, with the context."""
+    """A GPU-role and a CPU worker, told to end, and ended, with the context; their metrics on two ports in a row."""
     command = [sys.executable, "-m", "producer.commands", "worker"]
     # What a worker that is killed leaves there goes with the servers' folder.
     environment = os.environ | {"TMPDIR": str(temporary)}
+    port = int(os.environ.get(METRICS_PORT) or 0)
     with contextlib.ExitStack() as stack:
         children = [
-            stack.enter_context(Child([*command, *role], name=f"the {role[0]} worker", log=log, env=environment))
-            for role in (["gpu", "--devices", devices], ["cpu"])
+            stack.enter_context(
+                Child(
+                    [*command, *role],
+                    name=f"the {role[0]} worker",
+                    log=log,
+                    env=environment | {METRICS_PORT: str(port + number if port else 0)},
+                )
+            )
+            for number, role in enumerate((["gpu", "--devices", devices], ["cpu"]))
         ]
         grace = _HURRY
         try:

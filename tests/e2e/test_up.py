@@ -24,9 +24,14 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     ending: signal.Signals, alone: dict[str, str], short_tmp: Path, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     printed, said = tmp_path / "printed", tmp_path / "said"
+    port = _two_ports()
     with printed.open("wb") as output, said.open("wb") as errors:
         parent = subprocess.Popen(
-            [*COMMAND, "up", "--devices", "fake:1"], env=alone, stdout=output, stderr=errors, start_new_session=True
+            [*COMMAND, "up", "--devices", "fake:1"],
+            env=alone | {"MATTEMILL_METRICS_PORT": str(port)},
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
         )
     try:
         wait_until(lambda: parent.poll() is not None or "Ctrl-C" in printed.read_text(), 120)
@@ -46,6 +51,9 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [line for line in lines for secret in secrets if max(secret) in line and "bash -c" not in line]
         _look_at_flower(text)
+        for each in (port, port + 1):  # each worker has a page of its own
+            with urllib.request.urlopen(f"http://127.0.0.1:{each}/metrics", timeout=10) as answer:
+                assert b"mattemill_info" in answer.read()
         assert "Workers" in _page_behind_a_password(text, "Live page", "")
     finally:
         parent.send_signal(ending)
@@ -54,6 +62,19 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     assert "Traceback" not in said.read_text()
     wait_until(lambda: left_behind(alone[MARK], short_tmp) == [], 30)
     assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
+
+
+def _two_ports() -> int:
+    """A free port whose successor is free too."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def _page_behind_a_password(text: str, name: str, path: str) -> str:
