@@ -90,10 +90,11 @@ def read_rows(store: ObjectStore, ledger: Ledger, spec: RunSpec) -> Iterator[dic
 
 
 def collect(rows: Rows, store: ObjectStore, ledger: Ledger, spec: RunSpec) -> None:
-    """Add what lies in parts, then what is still in Redis."""
+    """Add what lies in parts, then what is still in Redis; safe while rows are moved from there into a part."""
+    later = list(ledger.rows(spec.run))  # read first: what is moved meanwhile is in a part that is listed below
     for key in sorted(_keys(store, spec, "parts/")):
         rows.add(_read(store, spec.reports.bucket, key))
-    rows.add(ledger.rows(spec.run))
+    rows.add(later)
 
 
 def write_manifest(rows: Rows, store: ObjectStore, spec: RunSpec) -> list[str]:

@@ -72,6 +72,25 @@ def test_rows_move_into_parts_and_none_is_missing_at_any_moment(ledger: Ledger, 
     assert keys(read_rows(store, ledger, spec)) == [*names, "later.jpg"]
 
 
+def test_rows_that_are_moved_while_they_are_read_are_not_missing(
+    ledger: Ledger, store: S3Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{n:02d}.jpg" for n in range(25)]
+    skip(ledger, spec, names, 0)
+    write_part(store, ledger, spec, 10)
+    listing = pipeline.manifest._keys
+
+    def listed_and_then_moved(store: S3Store, spec: RunSpec, name: str) -> Iterator[Key]:
+        found = list(listing(store, spec, name))
+        write_part(store, ledger, spec, 10)
+        return iter(found)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.manifest, "_keys", listed_and_then_moved)
+        assert keys(read_rows(store, ledger, spec)) == names
+    assert keys(read_rows(store, ledger, spec)) == names
+
+
 def test_a_writer_that_died_after_writing_doubles_nothing(
     ledger: Ledger, store: S3Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
