@@ -113,27 +113,31 @@ class System:
         with (self.folder / "logs" / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "producer.commands", *arguments],
-                env={**self.environment, **(extra or {})},
+                env={**self.environment, "CHAOS_CLOCK": str(self.clock(name)), **(extra or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
             )
 
+    def clock(self, name: str) -> Path:
+        """The file that says by how many seconds the clock of a process, and of its children, is ahead."""
+        return self.folder / f"clock-{name}"
+
     def worker(self, name: str) -> psutil.Process:
         """The supervisor of this name, as it runs now."""
         with self._lock:
             return psutil.Process(self._workers[name].pid)
 
-    def restart(self, names: tuple[str, ...] = tuple(WORKERS), *, extra: Mapping[str, str] | None = None) -> list[int]:
-        """TERM to one worker after the other, each started again with `extra` once it has ended; their exit codes."""
+    def restart(self) -> list[int]:
+        """TERM to one worker after the other, each started again once it has ended; their exit codes."""
         codes = []
-        for name in names:
+        for name in WORKERS:
             with self._lock:
                 old = self._workers[name]
                 old.terminate()
                 codes.append(old.wait(90))
-                self._start_locked(name, extra)
+                self._start_locked(name)
         return codes
 
     def victims(self, role: str) -> list[psutil.Process]:
@@ -161,9 +165,9 @@ class System:
         with self._lock:
             self._start_locked(name)
 
-    def _start_locked(self, name: str, extra: Mapping[str, str] | None = None) -> None:
+    def _start_locked(self, name: str) -> None:
         self.starts[name] = self.starts.get(name, 0) + 1
-        self._workers[name] = self.spawn(name, *WORKERS[name], extra=extra)
+        self._workers[name] = self.spawn(name, *WORKERS[name])
 
     def _orchestrate(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
@@ -195,13 +199,13 @@ class System:
 
     def held(self, run: str) -> set[bytes]:
         """Ids of what is in somebody's hands."""
-        return set(self.client.zrange(f"mm:{{{run}}}:held", 0, -1))  # type: ignore[arg-type]
+        return set(self.client.zrange(f"mm:{{{run}}}:held", 0, -1))
 
     def unfinished(self, run: str, ids: set[bytes]) -> set[bytes]:
         """Those of `ids` that have no outcome yet."""
         names = list(ids)
-        found = self.client.hmget(f"mm:{{{run}}}:items", names) if names else []  # type: ignore[arg-type]
-        return {name for name, record in zip(names, found, strict=True) if record is not None}  # type: ignore[arg-type]
+        found = self.client.hmget(f"mm:{{{run}}}:items", names) if names else []
+        return {name for name, record in zip(names, found, strict=True) if record is not None}
 
 
 def _role(one: psutil.Process, supervisor: psutil.Process) -> str:
