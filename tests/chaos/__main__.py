@@ -62,7 +62,10 @@ def days(images: int, kills: int) -> dict[str, tuple[int, Callable[[Day], None]]
     if os.environ.get(_ALONE):
         some["disk of Redis full, 20 s"] = faults.disk_full(lambda system: system.folder / "valkey", 20)
         some["disk of TMPDIR full, to the end"] = faults.disk_full_at_the_end
-    return {f"kill -9, {kills} times": (images, Kills(kills)), **{name: (few, harm) for name, harm in some.items()}}
+    return {
+        f"kill -9, {kills} times": (images, Kills(kills, upload=0.4)),
+        **{name: (few, harm) for name, harm in some.items()},
+    }
 
 
 def table(lines: list[Line]) -> Table:

@@ -8,6 +8,7 @@ import psutil
 
 from tests.chaos.day import Day
 from tests.chaos.system import kill, wait_until
+from tests.proxy import Fault
 
 ROLES = ("GPU worker", "GPU supervisor", "loader", "encode child", "encode parent", "leader")
 
@@ -45,14 +46,17 @@ class Kills:
     """So many kills, spread over what is left of the run: one for each of `arrows`, the rest at random instants.
 
     An arrow that nobody came to in time is noted, and a random victim dies instead; those of the finisher come last.
+    Every upload takes `upload` seconds more, so that the run is not over before the last kill.
     """
 
-    def __init__(self, count: int, arrows: Iterable[str] = ARROWS) -> None:
+    def __init__(self, count: int, arrows: Iterable[str] = ARROWS, upload: float = 0.0) -> None:
+        self._upload = upload
         self._last = [aim for aim in arrows if aim.startswith("workers.finisher")][:count]
         first = [aim for aim in arrows if aim not in self._last]
         self._plan = [*first, *itertools.islice(itertools.cycle(ROLES), count)][: count - len(self._last)]
 
     def __call__(self, day: Day) -> None:
+        day.system.proxy.rule = self._slowly
         plan = day.random.sample(self._plan, len(self._plan))
         begun, left = day.finished(), day.run.counts().listed - day.finished()
         for number, victim in enumerate(plan):
@@ -64,8 +68,14 @@ class Kills:
                 break
             if ":" not in victim or not _shoot(day, victim, _AIM_SECONDS):
                 _kill_one(day, victim if ":" not in victim else day.random.choice(ROLES))
+        day.system.proxy.rule = lambda method, path: ""
         for aim in self._last:
             _shoot(day, aim, 240)
+
+    def _slowly(self, method: str, path: str) -> Fault:
+        if method == "PUT":
+            time.sleep(self._upload)
+        return ""
 
 
 def _shoot(day: Day, aim: str, patience: float) -> bool:
