@@ -60,14 +60,14 @@ def make_cutout(
         background = _background.of(store, settings, spec, recipe)
     cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage)
     with stage("upload"):
-        output_etag = upload(store, spec, item, cutout, packed.engine)
+        output_etag, output_bytes = upload(store, spec, item, cutout, packed.engine)
     row: dict[str, object] = {
         "key": item.key,
         "outcome": "done",
         "output": spec.output_key(item.key),
         "bytes": item.bytes,
         "etag": item.etag,
-        "output_bytes": len(cutout.body),
+        "output_bytes": output_bytes,
         "output_etag": output_etag,
         "fingerprint": stamp(spec, item, cutout, packed.engine)[FINGERPRINT],
         "width": cutout.photo_width,
@@ -98,8 +98,8 @@ def upload(
     cutout: Cutout,
     engine: str,
     sleep: Callable[[float], None] = time.sleep,
-) -> ETag:
-    """Write the output so that two who do it at once do no harm; gives the ETag of what is there then.
+) -> tuple[ETag, int]:
+    """Write the output so that two who do it at once do no harm; gives ETag and bytes of what is there then.
 
     The store is looked at before every try: after one that broke off nobody knows whether it was written.
 
@@ -118,8 +118,8 @@ def upload(
             # With `force` the first look does not count, but what another try has written meanwhile does.
             right = there is not None and there.metadata.get(FINGERPRINT) == metadata[FINGERPRINT]
             if there is not None and right and (tried or not spec.force):
-                return there.etag
-            return store.put(
+                return there.etag, there.bytes
+            etag = store.put(
                 spec.target_bucket,
                 key,
                 cutout.body,
@@ -128,6 +128,7 @@ def upload(
                 if_match=there.etag if there is not None else None,
                 if_none_match=there is None,
             )
+            return etag, len(cutout.body)
         except PreconditionFailedError:
             continue
         except TransientError as error:

@@ -100,6 +100,8 @@ def test_what_is_right_is_left_alone_and_what_is_not_is_replaced(job: Job) -> No
     )
     job.make(spec)
     assert job.head(spec).etag == tampered  # its fingerprint is right, so it is not even read
+    kept = job.make(spec)
+    assert (kept["output_etag"], kept["output_bytes"]) == (tampered, job.head(spec).bytes)  # of what is there
     job.make(job.spec(force=True))
     assert job.head(spec).etag == first.etag
     job.make(job.spec("despill=off"))
