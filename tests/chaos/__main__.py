@@ -63,7 +63,7 @@ def days(images: int, kills: int) -> dict[str, tuple[int, Callable[[Day], None]]
         some["disk of Redis full, 20 s"] = faults.disk_full(lambda system: system.folder / "valkey", 20)
         some["disk of TMPDIR full, to the end"] = faults.disk_full_at_the_end
     return {
-        f"kill -9, {kills} times": (images, Kills(kills, upload=0.4)),
+        f"kill -9, {kills} times": (images, Kills(kills, hold=True)),
         **{name: (few, harm) for name, harm in some.items()},
     }
 
@@ -132,6 +132,7 @@ def main() -> int:
         for sentence in (
             *line.notes,
             *line.audit.wrong[:5],
+            *line.audit.rounded[:5],
             *(f"{n} {code}" for code, n in line.audit.reasons.items()),
         ):
             console.print(f"  {line.fault}: {sentence}", markup=False)

@@ -41,7 +41,7 @@ class Audit:
     wrong: list[str]
     again: int
     reasons: dict[str, int]
-    rounded: int
+    rounded: list[str]
 
     @property
     def good(self) -> bool:
@@ -74,9 +74,10 @@ def audit(system: System, run: Run, pictures: list[Picture]) -> Audit:
             return f"{key}: its output is not there"
         if there[output].etag != picture.cutout:
             source, made = (system.store.get(BUCKET, Key(one), max_bytes=1 << 24).body for one in (key, output))
-            if (levels := difference(cutout(source), made)) > _ROUNDING:
-                return f"{key}: its output is another picture, by {levels} levels"
-            rounded.append(key)
+            levels, where = difference(cutout(source), made)
+            if levels > _ROUNDING:
+                return f"{key}: its output is another picture, by {levels} levels {where}"
+            rounded.append(f"{key}: off by {levels} {where}; {rows[key].get('engine')}")
         head = system.store.head(BUCKET, output)
         stamp = f"fake {spec.fingerprint(picture.etag, picture.bytes)}"
         return "" if head is not None and head.metadata.get(FINGERPRINT) == stamp else f"{key}: wrong fingerprint"
@@ -103,5 +104,5 @@ def audit(system: System, run: Run, pictures: list[Picture]) -> Audit:
         wrong=wrong,
         again=counts.retried,
         reasons=dict(Counter(str(row["code"]) for row in rows.values() if row["outcome"] == "failed")),
-        rounded=len(rounded),
+        rounded=rounded,
     )

@@ -40,26 +40,37 @@ ARROWS: dict[str, str] = {
     "workers.finisher:put:after:self": "finisher, manifest written, summary not",
 }
 _AIM_SECONDS = 40.0
+_HOLD_SECONDS = 5.0
 
 
 class Kills:
     """So many kills, spread over what is left of the run: one for each of `arrows`, the rest at random instants.
 
     An arrow that nobody came to in time is noted, and a random victim dies instead; those of the finisher come last.
-    Every upload takes `upload` seconds more, so that the run is not over before the last kill.
+    With `hold` uploads wait while more pictures are finished than the kills allow: the run outlasts the last kill.
     """
 
-    def __init__(self, count: int, arrows: Iterable[str] = ARROWS, upload: float = 0.0) -> None:
-        self._upload = upload
+    def __init__(self, count: int, arrows: Iterable[str] = ARROWS, hold: bool = False) -> None:
+        self._hold = hold
+        self._allowed = 0
         self._last = [aim for aim in arrows if aim.startswith("workers.finisher")][:count]
         first = [aim for aim in arrows if aim not in self._last]
         self._plan = [*first, *itertools.islice(itertools.cycle(ROLES), count)][: count - len(self._last)]
 
     def __call__(self, day: Day) -> None:
-        day.system.proxy.rule = self._slowly
         plan = day.random.sample(self._plan, len(self._plan))
         begun, left = day.finished(), day.run.counts().listed - day.finished()
+
+        def pace(method: str, path: str) -> Fault:
+            deadline = time.monotonic() + _HOLD_SECONDS
+            while method == "PUT" and day.finished() > self._allowed and time.monotonic() < deadline:
+                time.sleep(0.05)
+            return ""
+
+        if self._hold:
+            day.system.proxy.rule = pace
         for number, victim in enumerate(plan):
+            self._allowed = begun + (number + 2) * left // (len(plan) + 3)
             # Spread over the run, but never idle: a run that stands still is harmed too.
             day.wait_for(begun + (number + 1) * left // (len(plan) + 3), 8)
             time.sleep(day.random.uniform(0, 0.4))
@@ -71,11 +82,6 @@ class Kills:
         day.system.proxy.rule = lambda method, path: ""
         for aim in self._last:
             _shoot(day, aim, 240)
-
-    def _slowly(self, method: str, path: str) -> Fault:
-        if method == "PUT":
-            time.sleep(self._upload)
-        return ""
 
 
 def _shoot(day: Day, aim: str, patience: float) -> bool:

@@ -69,9 +69,16 @@ def cutout(body: bytes) -> bytes:
     return make_cutout(body, sent.alpha, Recipe(), None, _MEGAPIXELS).body
 
 
-def difference(one: bytes, other: bytes) -> int:
-    """The largest difference of two PNGs in any channel, in levels; 255 when they are not comparable."""
+def difference(one: bytes, other: bytes) -> tuple[int, str]:
+    """The largest difference of two PNGs in any channel, in levels, and where; 255 when they are not comparable."""
     first, second = (cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_UNCHANGED) for body in (one, other))
     if first is None or second is None or first.shape != second.shape:
-        return 255
-    return int(np.abs(first.astype(int) - second.astype(int)).max())
+        return 255, "another size"
+    levels = np.abs(first.astype(int) - second.astype(int))
+    rows, columns, channels = np.nonzero(levels)
+    if not len(rows):
+        return 0, "in no pixel, but in bytes"
+    where = (
+        f"rows {rows.min()}-{rows.max()}, columns {columns.min()}-{columns.max()}, channels {set(channels.tolist())}"
+    )
+    return int(levels.max()), f"in {len(rows)} values, {where}"

@@ -139,7 +139,7 @@ def _line(
         wrong=[sentence for one in audits for sentence in one.wrong],
         again=sum(one.again for one in audits),
         reasons=reasons,
-        rounded=sum(one.rounded for one in audits),
+        rounded=[sentence for one in audits for sentence in one.rounded],
     )
     now = time.monotonic()
     return Line(fault, times, total, now - struck, 0.0, now - started, ended, tuple(notes))
