@@ -14,7 +14,7 @@ from tests.chaos.pictures import Picture, cutout, difference
 from tests.chaos.system import BUCKET, System
 
 _ROUNDING = 2
-"""Levels by which the same picture may differ. (In bytes it may at any time: ISA-L packs the same pixels in two ways.)"""
+"""Levels by which a picture may be off. Its bytes may differ at any time: ISA-L packs the same pixels in two ways."""
 
 
 @dataclass(frozen=True, slots=True)
