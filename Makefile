@@ -18,7 +18,7 @@ demo: $(STAMP) ## Remove the backgrounds of the sample photos through the whole 
 test: $(DEV) ## Run every test against real servers
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: $(DEV) ## Kill, cut, fill and starve everything for half an hour, and count what is lost
+chaos: $(DEV) ## Kill, cut, fill and starve everything for 25 minutes, and count what is lost
 	$(BIN)/python -m tests.chaos --json bench/results/chaos.json
 
 lint: $(DEV) ## Check style, types and the direction of imports
