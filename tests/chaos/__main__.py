@@ -101,7 +101,7 @@ def table(lines: list[Line]) -> Table:
         seconds = (line.recover, line.still, line.seconds)
         name = line.fault if line.ended else f"{line.fault} (did not end)"
         style = "" if line.good else "bold red"
-        made.add_row(name, *map(str, numbers), *(f"{one:.1f}" for one in seconds), style=style)
+        made.add_row(name, *map(str, numbers), *("–" if one is None else f"{one:.1f}" for one in seconds), style=style)
     return made
 
 
@@ -132,7 +132,7 @@ def main() -> int:
         for sentence in (
             *line.notes,
             *line.audit.wrong[:5],
-            *line.audit.rounded[:5],
+            *line.audit.repacked[:5],
             *(f"{n} {code}" for code, n in line.audit.reasons.items()),
         ):
             console.print(f"  {line.fault}: {sentence}", markup=False)

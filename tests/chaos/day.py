@@ -90,7 +90,7 @@ class Line:
         times: how often.
         audit: what was left.
         recover: seconds from the end of a fault until all that was in somebody's hands then was finished, the worst.
-        still: the longest time without an outcome.
+        still: the longest time without an outcome; None where it was not watched.
         seconds: from the listing's end to the run's.
         ended: the run came to an end.
         notes: what else was seen.
@@ -100,7 +100,7 @@ class Line:
     times: int
     audit: Audit
     recover: float
-    still: float
+    still: float | None
     seconds: float
     ended: bool
     notes: tuple[str, ...]

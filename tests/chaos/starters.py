@@ -139,10 +139,10 @@ def _line(
         wrong=[sentence for one in audits for sentence in one.wrong],
         again=sum(one.again for one in audits),
         reasons=reasons,
-        rounded=[sentence for one in audits for sentence in one.rounded],
+        repacked=[sentence for one in audits for sentence in one.repacked],
     )
     now = time.monotonic()
-    return Line(fault, times, total, now - struck, 0.0, now - started, ended, tuple(notes))
+    return Line(fault, times, total, now - struck, None, now - started, ended, tuple(notes))
 
 
 STARTERS: dict[str, Callable[[System, int, int], Line]] = {
