@@ -101,7 +101,7 @@ def table(lines: list[Line]) -> Table:
         seconds = (line.recover, line.still, line.seconds)
         name = line.fault if line.ended else f"{line.fault} (did not end)"
         style = "" if line.good else "bold red"
-        made.add_row(name, *map(str, numbers), *("–" if one is None else f"{one:.1f}" for one in seconds), style=style)
+        made.add_row(name, *map(str, numbers), *("-" if one is None else f"{one:.1f}" for one in seconds), style=style)
     return made
 
 
