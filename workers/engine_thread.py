@@ -38,7 +38,7 @@ class EngineThread:
         engine: open and warm.
         batcher: images labelled with the item that they are of.
         record: told what is in the engine.
-        lost: called once, from the engine's thread, when the engine is lost for good; that thread ends then.
+        lost: called once, from the engine's thread, when the engine is lost for good; no image gets an answer then.
         clock: seconds, monotonic.
     """
 
@@ -100,12 +100,14 @@ class EngineThread:
             self._staged.put(_Staged(batch, images, memory))
 
     def _run(self) -> None:
+        lost = False
         while (staged := self._next()) is not None:
             try:
-                self._infer(staged.images, staged.batch.items)
+                if not lost:  # afterwards nothing is computed any more, and whoever closes the batcher need not wait
+                    self._infer(staged.images, staged.batch.items)
             except EngineLostError as error:
+                lost = True
                 self._lost(error)
-                break
             self._memory.put(staged.memory)
         self._finished.put(None)
 

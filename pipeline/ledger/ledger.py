@@ -6,7 +6,7 @@ listing ──▶ todo ──feed──▶ waiting:<queue> ──take──▶ h
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import resources
 from typing import TypeAlias, cast
@@ -16,11 +16,12 @@ from redis.commands.core import Script
 
 from pipeline.errors import Code, ItemError, SetupError, TransientError
 from pipeline.ids import ItemId, RunId
-from pipeline.ledger.records import Counts, Fed, Listing, Taken, failure_row
+from pipeline.ledger.reader import ACTIVE, RUNS, LedgerReader, base
+from pipeline.ledger.records import Fed, Listing, Taken, failure_row
 from pipeline.runs import Item, RunSpec
 from pipeline.settings import Settings
 
-RUNS, ACTIVE, WAKE, LEADER = "mm:runs", "mm:active", "mm:wake", "mm:leader"
+WAKE, LEADER = "mm:wake", "mm:leader"
 _SCRIPTS = (
     "list_page", "claimed", "keep_listing", "adopt_listing", "close_listing", "abandon_listing", "feed", "take",
     "touch", "hand_over", "done", "fail", "try_again", "give_back", "reclaim", "cancel", "suspect", "close",
@@ -33,11 +34,11 @@ _BACKOFF = 2.0
 """Seconds before the second try; each further one waits twice as long."""
 
 
-class Ledger:
+class Ledger(LedgerReader):
     """Every question to and every change of the ledger. Safe to use from many threads."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.client = client
+        super().__init__(client)
         self._settings = settings
 
     @cached_property
@@ -54,7 +55,7 @@ class Ledger:
         return self.client.register_script(_WAKE)
 
     def _call(self, script: str, run: RunId, *args: str | bytes | int | float) -> object:
-        return self._scripts[script](keys=[_base(run)], args=list(args))
+        return self._scripts[script](keys=[base(run)], args=list(args))
 
     # --- runs
 
@@ -66,71 +67,11 @@ class Ledger:
             counts: _Fields = dict.fromkeys(("listed", "done", "skipped", "failed", "page"), 0)
             clocks: _Fields = dict.fromkeys(("created", "moved", "listing_at"), now)
             pipe.hset(
-                _base(spec.run), mapping={"spec": spec.dump(), "state": "listing", "call": call, **counts, **clocks}
+                base(spec.run), mapping={"spec": spec.dump(), "state": "listing", "call": call, **counts, **clocks}
             )
             pipe.zadd(RUNS, {spec.run: now})
             pipe.zadd(ACTIVE, {spec.run: now})
             pipe.execute()
-
-    def spec(self, run: RunId) -> RunSpec:
-        """The immutable part of a run.
-
-        Raises:
-            SetupError: when the ledger does not know it (any more).
-        """
-        text = cast(bytes | None, self.client.hget(_base(run), "spec"))
-        if text is None:
-            raise SetupError(f"There is no run {run!r}.", "mattemill status lists the runs")
-        return RunSpec.load(text.decode())
-
-    def counts(self, run: RunId) -> Counts:
-        """Where a run stands, exact at this moment.
-
-        Raises:
-            SetupError: when the ledger does not know it (any more).
-        """
-        with self.client.pipeline(transaction=True) as pipe:
-            pipe.hgetall(_base(run))
-            pipe.time()
-            fields, (seconds, micros) = pipe.execute()
-        if b"spec" not in fields:
-            raise SetupError(f"There is no run {run!r}.", "mattemill status lists the runs")
-        text = {name.decode(): value.decode() for name, value in fields.items()}
-
-        def number(name: str) -> int:
-            return int(text.get(name, "0"))
-
-        return Counts(
-            listed=number("listed"),
-            done=number("done"),
-            skipped=number("skipped"),
-            failed=number("failed"),
-            retried=number("retried") + number("reclaimed"),
-            state=text["state"],
-            error=text.get("error", ""),
-            cancelled=text.get("cancelled") == "1",
-            created=number("created") / 1e6,
-            moved=number("moved") / 1e6,
-            now=seconds + micros / 1e6,
-        )
-
-    def runs(self, *, active: bool = False, most: int = 0) -> list[RunId]:
-        """The runs that the ledger knows, newest first; at most `most`, or all for 0."""
-        names = cast(list[bytes], self.client.zrevrange(ACTIVE if active else RUNS, 0, most - 1))
-        return [RunId(name.decode()) for name in names]
-
-    def places(self, run: RunId) -> dict[str, int]:
-        """How many unfinished items are in which place: todo, todo:encode, held, waiting:<queue>."""
-        names = ["todo", "todo:encode", "held", *(f"waiting:{queue}" for queue in self.queues(run))]
-        with self.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.zcard(f"{_base(run)}:{name}")
-            sizes = pipe.execute()
-        return dict(zip(names, sizes, strict=True))
-
-    def queues(self, run: RunId) -> list[str]:
-        """The queues that items of this run were ever fed to."""
-        return sorted(name.decode() for name in cast(set[bytes], self.client.smembers(f"{_base(run)}:queues")))
 
     # --- listing
 
@@ -165,7 +106,7 @@ class Ledger:
         found = []
         for run in self.runs(active=True):
             state, theirs, heard = cast(
-                "list[bytes | None]", self.client.hmget(_base(run), "state", "call", "listing_at")
+                "list[bytes | None]", self.client.hmget(base(run), "state", "call", "listing_at")
             )
             if state == b"listing" and theirs == call.encode():
                 found.append((run, int(heard or 0) / 1e6))
@@ -223,24 +164,19 @@ class Ledger:
 
         All else goes at once; with an `error`, which says why there is no manifest, its rows stay as long.
         """
-        self._scripts["close"](keys=[_base(run), ACTIVE], args=[run, self._settings.run_retention, error])
-
-    def report_error(self, run: RunId) -> str:
-        """Why the reports of a finished run could not be written, or ""."""
-        text = cast(bytes | None, self.client.hget(_base(run), "report_error"))
-        return text.decode() if text else ""
+        self._scripts["close"](keys=[base(run), ACTIVE], args=[run, self._settings.run_retention, error])
 
     def forget(self, run: RunId) -> None:
         """Drop a finished run before its retention time is over."""
         with self.client.pipeline(transaction=True) as pipe:
-            pipe.unlink(_base(run), f"{_base(run)}:rows")
+            pipe.unlink(base(run), f"{base(run)}:rows")
             pipe.zrem(RUNS, run)
             pipe.execute()
 
     def forget_expired(self) -> None:
         """Drop the names of runs whose retention time is over."""
         for run in self.runs():
-            if not self.client.exists(_base(run)):
+            if not self.client.exists(base(run)):
                 self.client.zrem(RUNS, run)
                 self.client.zrem(ACTIVE, run)
 
@@ -327,36 +263,10 @@ class Ledger:
         )
         return cast(bytes, answer).decode()
 
-    # --- results
-
-    def rows(self, run: RunId) -> Iterator[dict[str, object]]:
-        """The rows that are still here, in the order of finishing, read in pages; see `pipeline.manifest` for all."""
-        last = "-"
-        while page := self._row_page(run, last, 1000):
-            yield from (json.loads(line) for _, line in page)
-            last = f"({page[-1][0]}"
-
-    def row_page(self, run: RunId, most: int, after: str = "") -> list[tuple[str, str]]:
-        """The oldest rows, or the first ones after a stream id, with their stream ids."""
-        return self._row_page(run, f"({after}" if after else "-", most)
-
-    def row_count(self, run: RunId) -> int:
-        """How many rows are here."""
-        return self.client.xlen(f"{_base(run)}:rows")
-
     def trim_rows(self, run: RunId, last: str) -> None:
         """Drop the rows up to this stream id: they lie in a part of the manifest."""
         milliseconds, number = last.split("-")
-        self.client.xtrim(f"{_base(run)}:rows", minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
-
-    def _row_page(self, run: RunId, first: str, most: int) -> list[tuple[str, str]]:
-        page = self.client.xrange(f"{_base(run)}:rows", first, "+", count=most)
-        entries = cast(list[tuple[bytes, dict[bytes, bytes]]], page)
-        return [(id.decode(), fields[b"row"].decode()) for id, fields in entries]
-
-
-def _base(run: RunId) -> str:
-    return f"mm:{{{run}}}"
+        self.client.xtrim(f"{base(run)}:rows", minid=f"{milliseconds}-{int(number) + 1}", approximate=False)
 
 
 def _json(row: Mapping[str, object]) -> str:

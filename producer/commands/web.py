@@ -7,7 +7,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from pipeline.errors import SetupError
-from pipeline.ledger import Ledger, check, connect
+from pipeline.ledger import LedgerReader, check, connect
 from pipeline.log import configure
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
@@ -49,7 +49,7 @@ def web(host: str, port: int, no_password: bool) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(client.close)
         store = stack.enter_context(S3Store(settings, read_timeout=10))
-        reader = Reader(Ledger(client, settings), store, settings, stack.enter_context(Heartbeats(client)))
+        reader = Reader(LedgerReader(client), store, settings, stack.enter_context(Heartbeats(client)))
         serve(
             reader,
             Door(None if no_password else password),

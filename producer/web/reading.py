@@ -13,8 +13,7 @@ from typing import Generic, NoReturn, TypeVar
 from pipeline.errors import SetupError
 from pipeline.ids import ETag, ItemId, Key, RunId
 from pipeline.jobs import ENCODE_QUEUE
-from pipeline.ledger import LEADER, Counts, Ledger
-from pipeline.ledger.ledger import RUNS
+from pipeline.ledger import LEADER, RUNS, Counts, LedgerReader
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import Fetched, Head, ObjectStore, Page
@@ -141,7 +140,7 @@ class _Fresh(Generic[_T]):
 class Reader:
     """Answers what the page asks; safe to use from many threads, and bounded in what it remembers."""
 
-    def __init__(self, ledger: Ledger, store: ObjectStore, settings: Settings, heartbeats: Heartbeats) -> None:
+    def __init__(self, ledger: LedgerReader, store: ObjectStore, settings: Settings, heartbeats: Heartbeats) -> None:
         self._ledger = ledger
         self._store = ReadOnly(store)
         self._heartbeats = heartbeats

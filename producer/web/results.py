@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import ItemError, SetupError
 from pipeline.ids import ItemId, Key
-from pipeline.ledger import Ledger
+from pipeline.ledger import LedgerReader
 from pipeline.manifest import list_keys
 from pipeline.runs import RunSpec, short_hash
 from pipeline.storage import ObjectStore
@@ -46,7 +46,7 @@ class RunResults:
         spec: the run.
     """
 
-    def __init__(self, ledger: Ledger, store: ObjectStore, spec: RunSpec) -> None:
+    def __init__(self, ledger: LedgerReader, store: ObjectStore, spec: RunSpec) -> None:
         self._ledger = ledger
         self._store = store
         self._spec = spec

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.jobs import ENCODE_QUEUE
-from pipeline.ledger.ledger import ACTIVE
+from pipeline.ledger import ACTIVE
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from tests.conftest import ROOT
