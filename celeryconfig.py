@@ -20,8 +20,6 @@ worker_consumer = "workers.consumer:Consumer"
 # Redis may be away for longer than any number of tries.
 broker_connection_max_retries = None
 broker_connection_retry_on_startup = True
-# QUIT lets what runs finish before the rest is given back.
-worker_soft_shutdown_timeout = 20.0
 # A slow start of a child after a crash must not be taken for a dead one.
 worker_proc_alive_timeout = 60.0
 # Log lines are ours (structlog).

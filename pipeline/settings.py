@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(
         180, gt=0, description="seconds without any progress after which a waiting command gives up"
     )
-    max_tries: int = Field(5, ge=1, description="tries after transient failures")
+    max_tries: int = Field(8, ge=1, description="tries of what may pass; the pauses of 8 add up to 4 minutes")
     max_deaths: int = Field(3, ge=1, description="processes that one image may kill")
     run_retention: int = Field(7 * 86400, ge=60, description="seconds that a finished run stays in Redis")
 

@@ -25,7 +25,7 @@ from pipeline.runs import Item
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
-from workers.app import ENCODE, add_task, make_app
+from workers.app import ENCODE, add_task, drain_on_every_signal, make_app
 from workers.encoding import make_cutout
 from workers.lifecycle import die_with_parent, start
 from workers.metrics import Metrics
@@ -80,6 +80,8 @@ def run(concurrency: str, settings: Settings) -> None:
         cv2.setNumThreads(1)
         child["ledger"] = Ledger(connect(settings), settings)
         child["store"] = S3Store(settings, pool=2)
+
+    drain_on_every_signal()
 
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:

@@ -15,7 +15,7 @@ from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
-from workers.app import MATTE, add_task, make_app, publish
+from workers.app import MATTE, add_task, drain_on_every_signal, make_app, publish
 from workers.devices import open_engine
 from workers.engine_record import EngineRecord
 from workers.flow import Flow
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 def run(device: str, settings: Settings, record: EngineRecord) -> None:
     """Open and warm the engine, then take work until told to stop."""
     keep_memory()
+    drain_on_every_signal()
     client = connect(settings)
     check(client, settings)
     app = make_app(settings)

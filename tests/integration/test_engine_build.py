@@ -425,7 +425,7 @@ def deep_network(layers: int) -> bytes:
 
 
 def test_ctrl_c_ends_a_build_with_130_and_leaves_no_file(tmp_path: Path, wait_until: Callable[..., None]) -> None:
-    install(tmp_path, wrap(deep_network(600), input_size=SIZE))
+    install(tmp_path, wrap(deep_network(3000), input_size=SIZE))
     line, environment = command(tmp_path, "build", "--runtime", "tensorrt-rtx")
     ours, theirs = pty.openpty()  # a terminal, so that there is a progress bar to see
     said = bytearray()

@@ -141,9 +141,9 @@ def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
+@pytest.mark.parametrize("names", ["SIGTERM", "SIGQUIT", "SIGQUIT SIGQUIT", "SIGINT SIGINT", "SIGTERM SIGQUIT"])
 def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
-    name: str,
+    names: str,
     ledger: Ledger,
     settings: Settings,
     environment: dict[str, str],
@@ -154,7 +154,8 @@ def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
     spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(60)}, chunk=2)
     with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:300") as worker:
         wait_until(lambda: length(ledger.client, "encode") >= 1, 60)
-        os.kill(worker.pid, getattr(signal, name))
+        for name in names.split():
+            os.kill(worker.pid, getattr(signal, name))
         assert worker.wait(45) == 0
         places = ledger.places(spec.run)
         assert places["held"] == 0
