@@ -19,7 +19,7 @@ from workers.app import MATTE, add_task, drain_on_every_signal, make_app, publis
 from workers.devices import open_engine
 from workers.engine_record import EngineRecord
 from workers.flow import Flow
-from workers.lifecycle import LOST, keep_memory, start
+from workers.lifecycle import LOST, start
 from workers.matte import MatteStage
 from workers.metrics import MatteMetrics
 
@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 def run(device: str, settings: Settings, record: EngineRecord) -> None:
     """Open and warm the engine, then take work until told to stop."""
-    keep_memory()
     drain_on_every_signal()
     client = connect(settings)
     check(client, settings)

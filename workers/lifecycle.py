@@ -12,9 +12,6 @@ from pipeline.log import configure
 from pipeline.settings import Settings, load_settings
 
 _PR_SET_PDEATHSIG = 1
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT = 32 << 20
-"""Bytes: the largest threshold that glibc takes."""
 LOST = 70
 """Exit code of a worker whose engine is lost or stuck: it starts again, and the batch in the engine is suspect."""
 
@@ -29,15 +26,6 @@ def die_with_parent(parent: int | None = None) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
         sys.exit(1)
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep freed memory for the next batch: fresh pages are dearer than the copies made into them."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):  # musl has none
-            libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-            libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def start(role: str, run: Callable[[str, Settings], None]) -> int:
