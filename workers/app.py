@@ -14,6 +14,7 @@ from celery.signals import worker_ready
 import celeryconfig
 from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.settings import Settings
+from workers import broker
 
 MATTE, ENCODE = "mattemill.matte", "mattemill.encode"
 _SHOWN = 300
@@ -27,6 +28,7 @@ class _Batching(Protocol):  # kombu's types are older than its Producer.batch
 
 def make_app(settings: Settings) -> Celery:
     """The application; the broker's address comes from the settings, everything else from celeryconfig."""
+    broker.install()
     app = Celery("mattemill", set_as_current=False, broker=settings.redis_url.get_secret_value())
     app.config_from_object(celeryconfig)
     return app
