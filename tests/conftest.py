@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import boto3
+import hypothesis
 import pytest
 import redis
 from botocore.config import Config
@@ -16,6 +17,10 @@ from botocore.config import Config
 from pipeline.settings import Settings, load_settings
 from workers.local.seaweed import Seaweed
 from workers.local.valkey import Valkey
+
+# A busy machine may take a second for an example of a millisecond; no test of ours is one of time.
+hypothesis.settings.register_profile("mattemill", deadline=None)
+hypothesis.settings.load_profile("mattemill")
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

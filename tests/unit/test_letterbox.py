@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.preprocess import Letterbox, content, letterbox, place
@@ -33,7 +33,6 @@ def test_the_aspect_is_kept_to_a_pixel(h: int, w: int, sb: SizeBucket) -> None:
     assert abs(box.width - w * scale) <= 1
 
 
-@settings(deadline=None)
 @given(sides, sides, size_buckets)
 def test_padding_repeats_the_edge(h: int, w: int, sb: SizeBucket) -> None:
     image, box = letterbox(photo(h, w), sb)
@@ -42,7 +41,6 @@ def test_padding_repeats_the_edge(h: int, w: int, sb: SizeBucket) -> None:
     assert np.array_equal(image, np.pad(inner, ((box.top, below), (box.left, beside), (0, 0)), mode="edge"))
 
 
-@settings(deadline=None)
 @given(st.integers(20, 400), st.integers(20, 400))
 def test_a_smooth_photo_survives_the_way_there_and_back(h: int, w: int) -> None:
     ramp = np.linspace(0, 1, h)[:, None] * 120 + np.linspace(0, 1, w)[None] * 120

@@ -27,7 +27,7 @@ def assert_exact(image: npt.NDArray[np.uint8]) -> None:
     verify_png(data)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),
@@ -67,7 +67,7 @@ def test_refuses_what_is_no_picture(image: npt.NDArray[np.uint8]) -> None:
         encode_png(image)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 900), min_size=1, max_size=6), st.integers(1, 700))
 def test_rows_may_come_in_any_pieces(pieces: list[int], width: int) -> None:
     image = np.random.default_rng(3).integers(0, 40, (sum(pieces), width, 4), dtype=np.uint8)
