@@ -29,6 +29,8 @@ ENV PATH=/opt/mattemill/bin:$PATH \
     MATTEMILL_HOME=/var/lib/mattemill MATTEMILL_LOG_FORMAT=json \
     NUMBA_CACHE_DIR=/var/lib/mattemill/cache/numba
 USER 10001:10001
+# Compiled now, no first image waits for it. A new volume takes it over; another processor compiles again, once.
+RUN ["python", "-c", "from model.cutout import warm_up; warm_up()"]
 WORKDIR /var/lib/mattemill
 VOLUME /var/lib/mattemill
 STOPSIGNAL SIGTERM

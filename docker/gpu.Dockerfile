@@ -41,6 +41,8 @@ ENV PATH=/opt/mattemill/bin:$PATH \
     NUMBA_CACHE_DIR=/var/lib/mattemill/cache/numba CUDA_CACHE_PATH=/var/lib/mattemill/cache/cuda \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001
+# Compiled now: loaders need it for photos with a wide gamut. A new volume takes it over.
+RUN ["python", "-c", "from model.cutout import warm_up; warm_up()"]
 WORKDIR /var/lib/mattemill
 VOLUME /var/lib/mattemill
 STOPSIGNAL SIGTERM

@@ -3,6 +3,8 @@
 import atexit
 import logging
 import sys
+import threading
+from types import TracebackType
 
 import structlog
 
@@ -15,8 +17,8 @@ _LEVELS = {"warning": logging.WARNING, "error": logging.ERROR, "exception": logg
 def configure(settings: Settings, **bound: object) -> None:
     """Set up logging of this process, on standard error; `bound` stands on every line.
 
-    Python's warnings and the loggers of libraries go the same way. Of our own, one warning is written so many times a
-    minute (MATTEMILL_LOG_REPEATS); how many more there were is said once.
+    Python's warnings and the loggers of libraries go the same way, and so does, as JSON, what nobody caught. Of our
+    own, one warning is written so many times a minute (MATTEMILL_LOG_REPEATS); how many more there were is said once.
     """
     json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     level = getattr(logging, settings.log_level.upper())
@@ -53,9 +55,27 @@ def configure(settings: Settings, **bound: object) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    # Celery's pool of processes logs here; without a handler it gets one that writes plain text.
+    pool = logging.getLogger("multiprocessing")
+    pool.handlers, pool.propagate = [handler], False
+    if json:
+        sys.excepthook = _say_uncaught
+        threading.excepthook = _say_uncaught_in_thread
     for name in ("pipeline", "producer", "workers", "model", "engine_build", "__main__"):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(capture=True)
+
+
+def _say_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        structlog.get_logger(__name__).critical("uncaught", exc_info=(kind, error, trace))
+
+
+def _say_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        _say_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
 def _say_left_out(level: str, event: str, code: str, lines: int) -> None:

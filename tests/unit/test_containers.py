@@ -17,7 +17,7 @@ from pipeline.ledger import ACTIVE
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from tests.conftest import ROOT
-from tests.containers import COMPOSE, DOCKER, compose, documents, filled, seconds
+from tests.containers import COMPOSE, DOCKER, compose, documents, filled, image_environment, seconds
 from workers import supervisor
 from workers.app import lists
 
@@ -71,6 +71,40 @@ def test_images_run_without_root_and_end_in_order(path: Path) -> None:
     assert "workers.health" in last
     assert "gcc" not in last
     assert "build-essential" not in last
+
+
+def warming(path: Path) -> list[str]:
+    """The command by which an image compiles what a worker would compile at its start."""
+    after = path.read_text().rpartition("\nUSER ")[2].partition("\nVOLUME ")[0]  # what comes later is not kept
+    (command,) = re.findall(r"^RUN (\[.*\])$", after, re.MULTILINE)
+    words = json.loads(command)
+    assert words[0] == "python"
+    return [sys.executable, *words[1:]]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_what_is_compiled_lies_in_the_volume_where_a_worker_may_write(path: Path) -> None:
+    environment = image_environment(path)
+    (volume,) = re.findall(r"^VOLUME (.*)$", path.read_text(), re.MULTILINE)
+    assert environment["MATTEMILL_HOME"] == volume
+    caches = {name: place for name, place in environment.items() if "CACHE" in name and place.startswith("/")}
+    assert "NUMBA_CACHE_DIR" in caches
+    assert all(Path(place).is_relative_to(volume) for place in caches.values())
+
+
+def test_an_image_has_compiled_all_that_its_workers_need(tmp_path: Path) -> None:
+    commands = [warming(path) for path in DOCKERFILES]
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+
+    def compiled() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb?")}
+
+    subprocess.run(commands[0], env=environment, timeout=150, check=True)
+    built = compiled()
+    assert built
+    for command in (*commands, [sys.executable, "-c", "import workers.cpu; workers.cpu.warm_up()"]):
+        subprocess.run(command, env=environment, timeout=100, check=True)
+        assert compiled() == built
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -188,6 +222,25 @@ def test_pods_are_closed_and_have_time_to_end() -> None:
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("name", ["mattemill-gpu", "mattemill-cpu"])
+def test_prometheus_finds_the_page_of_each_worker_pod_and_nobody_else_reaches_a_pod(name: str) -> None:
+    template = objects("Deployment")[name]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (port,) = container["ports"]
+    set_here = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert set_here["MATTEMILL_METRICS_PORT"] == str(port["containerPort"])
+    assert set_here["MATTEMILL_METRICS_HOST"] == "0.0.0.0"
+    assert template["metadata"]["annotations"] == {
+        "prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"]),
+        "prometheus.io/path": "/metrics",
+    }  # fmt: skip
+    policy = objects("NetworkPolicy")["mattemill"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (rule,) = policy["ingress"]
+    assert [allowed["port"] for allowed in rule["ports"]] == [port["name"]]
+    assert rule["from"]
 
 
 def test_a_gpu_pod_has_one_gpu_and_no_budget_names_a_stranger() -> None:

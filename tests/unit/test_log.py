@@ -69,10 +69,30 @@ with structlog.contextvars.bound_contextvars(task="t-1"):
 """
 
 
-def lines(**environment: str) -> list[dict[str, object]]:
+UNCAUGHT = """
+import threading
+from pipeline.log import configure
+from pipeline.settings import load_settings
+configure(load_settings(), role="gpu")
+thread = threading.Thread(target=lambda: 1 / 0)
+thread.start()
+thread.join()
+raise ValueError("on\\ntwo lines")
+"""
+
+
+def lines(program: str = PROGRAM, status: int = 0, **environment: str) -> list[dict[str, object]]:
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", **environment}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == status
     return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_what_nobody_caught_is_a_line_too() -> None:
+    thread, main = lines(UNCAUGHT, status=1)
+    for line, error in ((thread, "ZeroDivisionError"), (main, "two lines")):
+        assert (line["event"], line["level"], line["role"]) == ("uncaught", "critical", "gpu")
+        assert error in str(line["exception"])
 
 
 def test_a_log_that_goes_to_no_terminal_is_json_with_worker_task_run_and_key() -> None:
