@@ -1,27 +1,50 @@
 """Celery's consumer, that outlives a message which is none."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from celery.worker.consumer import Consumer as CeleryConsumer
+from redis.exceptions import DataError
 
 log = structlog.get_logger()
 _SHOWN = 200
+_BROKEN: Final = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, DataError)
+"""What Celery, kombu and redis-py raise over texts and envelopes that no Celery has written."""
 
 
 class Consumer(CeleryConsumer):
-    """Refuses whatever Celery cannot read; without it a broken body (text where bytes are promised) ends the worker."""
+    """Refuses whatever Celery cannot read; without it such a thing, wherever it was pushed, ends the worker."""
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[object], None]:
-        """The callback for one message; see Celery's."""
+        """The callback for one message, for one connection; see Celery's."""
         handle = super().create_task_handler(*args, **kwargs)
+        consumer: Any = self  # Celery's types leave out what it has
+        poller = consumer.connection.transport.cycle  # of this connection alone; remote control comes through it too
+        poller.on_readable = _refusing(poller.on_readable)
 
         def on_task_received(message: object) -> None:
             try:
                 handle(message)
-            except (TypeError, ValueError, LookupError, AttributeError) as error:
-                log.warning("message_refused", error=f"no message of Celery's: {error!r:.{_SHOWN}}")
+            except _BROKEN as error:
+                _refuse(error)
                 message.reject_log_error(log, self.connection_errors)  # type: ignore[attr-defined]
 
         return on_task_received
+
+
+def _refusing(read: Callable[..., object]) -> Callable[..., object]:
+    """The same, but for what cannot be read: that is gone from its list by then, and noted nowhere."""
+
+    def reading(*args: Any, **kwargs: Any) -> object:
+        try:
+            return read(*args, **kwargs)
+        except _BROKEN as error:
+            _refuse(error)
+            return None
+
+    return reading
+
+
+def _refuse(error: Exception) -> None:
+    log.warning("message_refused", error=f"no message of Celery's: {error!r:.{_SHOWN}}")
