@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import psutil
 import redis
@@ -42,7 +42,7 @@ def ports(roles: Mapping[int, str]) -> dict[int, str]:
     Args:
         roles: by process id; a parent after its children, which hold its connections open too.
     """
-    found = {}
+    found: dict[int, str] = {}
     for pid, role in roles.items():
         with contextlib.suppress(psutil.NoSuchProcess):
             found |= {one.laddr.port: role for one in psutil.Process(pid).net_connections("tcp") if one.laddr}
@@ -51,8 +51,9 @@ def ports(roles: Mapping[int, str]) -> dict[int, str]:
 
 def look(client: redis.Redis, roles: Mapping[int, str]) -> Seen:
     """What every connection of these processes has asked so far; Valkey 8 or newer counts by connection."""
-    role_of, seen = ports(roles), {}
-    for one in cast("list[dict[str, str]]", client.client_list()):
+    role_of = ports(roles)
+    seen: Seen = {}
+    for one in client.client_list():
         role = role_of.get(int(one["addr"].rpartition(":")[2]))
         if role is not None:
             seen[role, one["id"]] = Load(int(one["tot-cmds"]), int(one["tot-net-in"]), int(one["tot-net-out"]))
@@ -74,8 +75,8 @@ def overheard(client: redis.Redis) -> Iterator[dict[int, Counter[str]]]:
     This is Redis's MONITOR: it costs the server half its speed, so time nothing meanwhile.
     """
     heard: dict[int, Counter[str]] = {}
-    end, listening = secrets.token_hex(8), threading.Event()
-    with client.monitor() as monitor:
+    end = secrets.token_hex(8)
+    with client.monitor() as monitor:  # type: ignore[no-untyped-call]
 
         def listen() -> None:
             for said in monitor.listen():

@@ -5,11 +5,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 
+import numpy as np
+import simplejpeg
+
 from pipeline.errors import Code, PermanentError
 from pipeline.ids import ETag, Key
 from pipeline.storage import Fetched, Head, Listed, Page
 
 PAGE = 1000
+SIDE = 64
 SOURCES = "photos"
 """The bucket of the made-up sources."""
 
@@ -85,3 +89,36 @@ def source(prefix: str, number: int) -> Listed:
     """A source with names and numbers as long as real ones."""
     name = f"{prefix}shop-{number % 97:02d}/{number:08d}-front.jpg"
     return Listed(Key(name), ETag(hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()), 400_000 + number)
+
+
+class TinyPhotos:
+    """What an encode child needs of a store: every source is the same small JPEG, and what is written is forgotten."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self._body = tiny_photo(0)
+
+    def head(self, bucket: str, key: Key) -> Head | None:
+        return None
+
+    def get(self, bucket: str, key: Key, *, etag: ETag | None = None, max_bytes: int) -> Fetched:
+        return Fetched(self._body, etag or ETag("e"))
+
+    def put(
+        self,
+        bucket: str,
+        key: Key,
+        body: bytes,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str] | None = None,
+        if_match: ETag | None = None,
+        if_none_match: bool = False,
+    ) -> ETag:
+        return ETag(hashlib.md5(body, usedforsecurity=False).hexdigest())
+
+
+def tiny_photo(number: int) -> bytes:
+    """A JPEG of `SIDE` x `SIDE` pixels; every number looks different."""
+    pixels = np.full((SIDE, SIDE, 3), 20, np.uint8)
+    pixels[SIDE // 4 : -SIDE // 4, SIDE // 5 : -SIDE // 5] = (200, number % 256, number // 256 % 256)
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=90))

@@ -165,6 +165,6 @@ def test_decodes_and_memory_for_an_image(
     # The engine needs 320 pixels; twice that comes out of the JPEG at half its scale.
     assert found["matte"][0] == ((height // 2, width // 2, 3),), found
     assert found["encode"][0] == ((height, width, 3),), found
-    # Bytes for a pixel of the photo at the worst moment: a picture is 3, its alpha 1, the PNG and its file about 1 each.
+    # Bytes for a pixel of the photo at the worst moment. A picture is 3, its alpha 1.
     assert found["matte"][1] < 1.1, found
     assert found["encode"][1] < 7, found
