@@ -27,7 +27,7 @@ class Audit:
         wrong: outputs that are not there, not what this picture must become, or nobody's; and what `verify` says.
         again: feedings beyond one for each picture and stage, without harm.
         reasons: failures by code.
-        repacked: outputs whose pixels are right to the last level, but whose bytes are others; why is not known.
+        repacked: outputs whose pixels are right to the last level, but whose bytes are others; see docs/decisions/0020.
     """
 
     listed: int
