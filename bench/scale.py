@@ -15,9 +15,11 @@ to the last image. --matte-only leaves the encode stage out and ends when all al
 
 Caveats: everything shares the machine's cores, Redis too, so images/s are those of one box and CPU-ms is what to
 compare. CPU-ms of the matte process stands for the milliseconds that it holds the interpreter lock: it is the upper
-limit of these. Memory is each process's own (USS); its slope is the least-squares line over the images done, from a
-tenth of the run on, and means little below 10 000 images. The final manifest and report come after the last image and
-are not in the seconds; parts of the manifest are. With --real, SeaweedFS works on the same cores and is in no role.
+limit of these. Memory is each process's resident set: its own memory alone would seem to grow where pages that were
+shared since a fork are written to. Its slope is the least-squares line over the images done, from a tenth of the run
+on, and means little below 100 000 images: up to some 5000 rows wait in Redis, and buffers fill. The final manifest and
+report come after the last image and are not in the seconds; parts of the manifest are. With --real, SeaweedFS works on
+the same cores and is in no role.
 """
 
 import argparse
@@ -184,10 +186,12 @@ def warm(point: Point) -> Iterator[System]:
         system = System(point, stack, folder, closing)
         system.feed(go=True)
         until(system.ready, 60)
-        images = WARM * point.gpus
-        run = RunId(str(system.sweep(min(images, point.images), "in/" if point.real else "warm/")["run"]))
-        listed = system.ledger.counts(run).listed
-        until(lambda: system.finished(run) >= listed, 120)
+        images = min(WARM * point.gpus, point.images)
+        run = RunId(str(system.sweep(images, "in/" if point.real else "warm/")["run"]))
+        if point.matte_only:
+            until(lambda: system.finished(run) >= images, 120)
+        else:  # with its reports
+            until(lambda: system.ledger.counts(run).state == "finished", 120)
         system.feed(go=False)
         yield system
 
@@ -221,9 +225,9 @@ def kind(role: str) -> str:
     return role.rstrip(" 0123456789")
 
 
-def own_memory(pid: int) -> int:
+def resident(pid: int) -> int:
     with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).memory_full_info().uss)
+        return int(psutil.Process(pid).memory_info().rss)
     return 0
 
 
@@ -240,7 +244,7 @@ def run_point(point: Point, limit: float) -> dict[str, object]:
         pause = 0.02
         while (done := system.finished(run)) < point.images and time.perf_counter() - started < limit:
             if time.perf_counter() - started > len(samples) * max(limit / 400, 0.5):
-                samples.append((done, {pid: own_memory(pid) for pid in roles}))
+                samples.append((done, {pid: resident(pid) for pid in roles}))
             time.sleep(pause)
         seconds = time.perf_counter() - started
         spent, asked = cpu_of(roles), between(seen, look(system.client, roles))

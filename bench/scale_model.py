@@ -134,7 +134,7 @@ def measured(result: Result) -> list[str]:
     for name, point in result.get("points", {}).items():
         cpu = ", ".join(f"{role} {ms:.2f}" for role, ms in point["cpu_ms_per_image"].items())
         slopes = [one["bytes_per_image"] for one in point["memory"].values() if "bytes_per_image" in one]
-        steepest = f"{max(slopes):.0f}" if slopes and point["done"] >= 10_000 else ""
+        steepest = f"{max(slopes):.0f}" if slopes and point["done"] >= 100_000 else ""
         short = "" if point["done"] == point["images"] else f" (broken off at {point['done']})"
         rows.append(
             f"| {name}{short} | {point['images_per_second']:.0f} | {cpu} | {point['redis_bytes_per_item']:.0f} |"

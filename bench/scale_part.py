@@ -9,6 +9,7 @@ import json
 import sys
 import threading
 import time
+from typing import cast
 
 import workers.cpu
 from bench.synthetic_store import SOURCES, SyntheticStore, TinyPhotos
@@ -17,6 +18,7 @@ from pipeline.ledger import Ledger, connect
 from pipeline.manifest import write_part
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
+from pipeline.storage import ObjectStore
 from producer import Producer
 from workers.app import make_app, publish
 from workers.housekeeping import Housekeeper
@@ -37,7 +39,7 @@ def house(store: str) -> None:
     settings, stop, going = load_settings(), threading.Event(), threading.Event()
     app, client = make_app(settings), connect(settings)
     ledger = Ledger(client, settings)
-    outputs = SyntheticStore(0)
+    outputs = cast(ObjectStore, TinyPhotos())
 
     def finish(run: RunId) -> None:
         if store == "real":
