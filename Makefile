@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 TORCH ?= torch==2.13.0
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test chaos lint lock clean
+.PHONY: help demo test chaos bench-peers lint lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -20,6 +20,16 @@ test: $(DEV) ## Run every test against real servers
 
 chaos: $(DEV) ## Kill, cut, fill and starve everything for 25 minutes, and count what is lost
 	$(BIN)/python -m tests.chaos --json bench/results/chaos.json
+
+PEERS := $(patsubst bench/peers/%.txt,.venv-peers/%/.installed,$(wildcard bench/peers/*.txt))
+bench-peers: $(DEV) $(PEERS) ## Measure against what other libraries make of the same job
+	$(BIN)/python -m bench.against_peers > bench/results/against_peers.json.part
+	mv bench/results/against_peers.json.part bench/results/against_peers.json
+
+# The libraries that both have are of the same version as ours. What cannot be installed is left out, and said.
+.venv-peers/%/.installed: bench/peers/%.txt requirements.lock | $(DEV)
+	-$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D) && \
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python -c requirements.lock -r $< && touch $@
 
 lint: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -45,4 +55,4 @@ $(DEV): $(STAMP) requirements-dev.lock
 	@touch $(DEV)
 
 clean: ## Remove what the targets above made
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache mattemill-demo
+	rm -rf $(VENV) .venv-peers build *.egg-info .mypy_cache .ruff_cache .pytest_cache mattemill-demo

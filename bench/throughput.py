@@ -21,9 +21,9 @@ import cv2
 import psutil
 from rich.console import Console
 
-from bench.against_naive import cpu_seconds, workers
 from bench.machine import facts
 from bench.photos import crops
+from bench.trees import cpu_seconds, workers
 from bench.turns import caveats
 from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
@@ -110,7 +110,7 @@ def main() -> None:
     with LocalStack() as stack, tempfile.TemporaryDirectory() as folder:
         os.environ.update(stack.environment())
         settings = load_settings(model=asked.model)
-        env = os.environ | {"MATTEMILL_LOG_FORMAT": "json"}
+        env = os.environ | {"MATTEMILL_LOG_FORMAT": "json", "MATTEMILL_MODEL": asked.model}
         with S3Store(settings) as store:
             for bucket in ("photos", "warm", "out"):
                 store.create_bucket(bucket)
