@@ -28,12 +28,21 @@ def die_with_parent(parent: int | None = None) -> None:
         sys.exit(1)
 
 
+def silence_stdout() -> None:
+    """Drop what Celery prints, its banner and its farewells: where nobody looks, only lines of the log are wanted."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
 def start(role: str, run: Callable[[str, Settings], None]) -> int:
     """The main function of `python -m workers.<role> ARGUMENT [PARENT]`; exit code 2 when it cannot start."""
     die_with_parent(int(sys.argv[2]) if len(sys.argv) > 2 else None)
     try:
         settings = load_settings()
         configure(settings, role=role, worker=f"{role}-{os.getpid()}@{socket.gethostname()}")  # as Flower calls it
+        if not sys.stderr.isatty():
+            silence_stdout()
         run(sys.argv[1], settings)
     except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it

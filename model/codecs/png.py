@@ -12,6 +12,7 @@ from pipeline.errors import Code, PermanentError
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _STRIP_BYTES: Final = 1 << 20
 _FILTER_UP: Final = 2
+_LEAD: Final = 4
 _COLOUR_TYPES: Final = {1: 0, 3: 2, 4: 6}
 
 
@@ -39,6 +40,7 @@ class PngWriter:
             )
         self._left = height
         self._deflate = isal_zlib.compressobj(1)
+        self._begun = False
         row_bytes = width * channels
         self._filtered = np.empty((max(1, min(height, _STRIP_BYTES // row_bytes)), 1 + row_bytes), np.uint8)
         self._filtered[:, 0] = _FILTER_UP
@@ -59,9 +61,17 @@ class PngWriter:
             np.subtract(part[0], self._above, out=strip[0, 1:])
             np.subtract(part[1:], part[:-1], out=strip[1:, 1:])
             self._above = part[-1].copy()  # the caller may use its rows again
-            if compressed := self._deflate.compress(strip.data):
+            if compressed := self._compress(strip.reshape(-1)):
                 self._parts += _chunk(b"IDAT", compressed)
         self._left -= len(rows)
+
+    def _compress(self, data: npt.NDArray[np.uint8]) -> bytes:
+        if self._begun:
+            return self._deflate.compress(data.data)
+        # ISA-L's fast loop begins a stream by hashing an address (docs/decisions/0020): its slow one does it instead.
+        self._begun = True
+        first = self._deflate.compress(data[:_LEAD].data) + self._deflate.flush(isal_zlib.Z_SYNC_FLUSH)
+        return first + self._deflate.compress(data[_LEAD:].data)
 
     def finish(self) -> bytes:
         """The file.

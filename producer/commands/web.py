@@ -1,8 +1,10 @@
 """`mattemill web`: the live page."""
 
 import contextlib
+import sys
 
 import click
+import structlog
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
@@ -11,6 +13,8 @@ from pipeline.ledger import LedgerReader, check, connect
 from pipeline.log import configure
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
+
+log = structlog.get_logger(__name__)
 
 
 @click.command()
@@ -55,5 +59,12 @@ def web(host: str, port: int, no_password: bool) -> None:
             Door(None if no_password else password),
             host,
             port,
-            lambda: click.echo(f"Live page: {address}" + ("" if no_password else f" user {USER}")),
+            lambda: _say(address, None if no_password else USER),
         )
+
+
+def _say(address: str, user: str | None) -> None:
+    if sys.stdout.isatty():
+        click.echo(f"Live page: {address}" + (f" user {user}" if user else ""))
+    else:
+        log.info("live_page", address=address, user=user)

@@ -33,7 +33,9 @@ time_zone = "UTC"
 def logging(environment: Mapping[str, str], log: Path, *arguments: str) -> Iterator[psutil.Popen]:
     """`mattemill ARGUMENTS` with its log in a file, ended with TERM."""
     with log.open("wb") as file:
-        child = psutil.Popen([sys.executable, "-m", "producer.commands", *arguments], env=environment, stderr=file)
+        child = psutil.Popen(
+            [sys.executable, "-m", "producer.commands", *arguments], env=environment, stdout=file, stderr=file
+        )
         try:
             yield child
         finally:
