@@ -118,7 +118,9 @@ def main() -> None:
                         rate, some_high, some_normal = sides.sweep(asked.every if side == "with" else None)
                         rates[side].append(rate)
                         high, normal = high + some_high, normal + some_normal
-                        console.print(f"round {number + 1} {side}: {rate:.1f} images/s, high {some_high}, {some_normal}")
+                        console.print(
+                            f"round {number + 1} {side}: {rate:.1f} images/s, high {some_high}, {some_normal}"
+                        )
     ratios = [one / other for one, other in zip(rates["with"], rates["without"], strict=True)]
     answer = {
         "bench": "fairness",
