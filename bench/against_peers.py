@@ -16,11 +16,11 @@ program, without comments and docstrings.
 Caveats: every side and the servers share the machine's cores. The peers squash the photo to the model's square,
 upsample bilinearly and leave edge colours as they are, which is less work than Mattemill does; they write no manifest
 either, for which Mattemill's `closed_seconds` wait and its CPU-seconds count. All watching is done by one more process,
-from outside. A job of a few seconds has few looks at memory. Ray starts its actors for every dataset, so its warm job waits for them too; rembg
-runs in one process, so that the kill is the end of it, and somebody has to start it again. Photos are crops of 17
-originals; S3 is on loopback. The five bad files lie evenly among the good ones, which is hard on batches. The first
-start after an installation compiles (rembg, Mattemill), so the first cold job may be slower than the others. The kill
-hits one process once: what it finds may differ from run to run.
+from outside. A job of a few seconds has few looks at memory. Ray starts its actors for every dataset, so its warm job
+waits for them too; rembg runs in one process, so that the kill is the end of it, and somebody has to start it again.
+Photos are crops of 17 originals; S3 is on loopback. The five bad files lie evenly among the good ones, which is hard on
+batches. The first start after an installation compiles (rembg, Mattemill), so the first cold job may be slower than the
+others. The kill hits one process once: what it finds may differ from run to run.
 """
 
 import argparse

@@ -11,10 +11,12 @@ there is hardly a network to wait for; the unavoidable steps are measured after 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -42,12 +44,24 @@ LARGEST = 1 << 26
 console = Console(stderr=True)
 
 
-def job(settings: Settings, store: S3Store, env: dict[str, str], log: Path, count: int, model: str) -> dict[str, float]:
+@dataclass(frozen=True)
+class Done:
+    """What the job took; processor seconds of our own processes, and of every kind of process by name."""
+
+    seconds: float
+    cpu_seconds: float
+    busy: float
+    by_process: dict[str, float]
+
+
+def job(
+    settings: Settings, store: S3Store, env: dict[str, str], log: Path, count: int, model: str, stack: LocalStack
+) -> Done:
     commands = [["producer.commands", "worker", "gpu", "--devices", "cpu"], ["producer.commands", "worker", "cpu"]]
-    cores = len(os.sched_getaffinity(0))
     with workers(commands, env, log) as children:
         producer = Producer(settings, store)
         producer.sweep("s3://warm/", "s3://out/warm/", model=model, force=True).wait(stall_timeout=300)
+        kinds = by_process(stack, [child.pid for child in children])
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
         run = producer.sweep("s3://photos/", "s3://out/job/", model=model, force=True)
         while run.counts().finished < count:
@@ -55,10 +69,35 @@ def job(settings: Settings, store: S3Store, env: dict[str, str], log: Path, coun
         seconds, now = time.perf_counter() - start, psutil.cpu_times()
         waited = (now.idle - idle.idle) + (now.iowait - idle.iowait)
         cpu = cpu_seconds(children) - before
+        after = by_process(stack, [child.pid for child in children])
         summary = run.wait()
         if summary.done != count:
             raise SystemExit(f"{summary.done} of {count} done: {summary.failures[:3]}")
-    return {"seconds": seconds, "cpu_seconds": cpu, "busy": 1 - waited / psutil.cpu_count() / seconds, "cores": cores}
+    spent = {kind: used - kinds.get(kind, 0.0) for kind, used in after.items()}
+    return Done(seconds, cpu, 1 - waited / psutil.cpu_count() / seconds, spent)
+
+
+def by_process(stack: LocalStack, supervisors: list[int]) -> dict[str, float]:
+    """Processor seconds so far of every kind of process: the servers, this one, and what supervisors have started."""
+    spent = {"producer": time.process_time()}
+
+    def add(kind: str, process: psutil.Process) -> None:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            spent[kind] = spent.get(kind, 0.0) + times.user + times.system
+
+    for kind, pid in (("Redis", stack.valkey.pid), ("S3", stack.seaweed.pid)):
+        add(kind, psutil.Process(pid))
+    for pid in supervisors:
+        supervisor = psutil.Process(pid)
+        add("supervisors", supervisor)
+        for process in supervisor.children():
+            command = process.cmdline()
+            kind = command[command.index("-m") + 1] if "-m" in command else Path(command[0]).name
+            add(kind, process)
+            for child in process.children(recursive=True):
+                add(f"children of {kind}", child)
+    return spent
 
 
 class Steps:
@@ -121,7 +160,7 @@ def main() -> None:
                 if len(keys) <= 4:
                     store.put("warm", Key(key), body, content_type="image/jpeg")
             console.print("the job")
-            done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model)
+            done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model, stack)
             console.print("the steps alone")
             models = ModelStore(settings.home)
             with OnnxEngine(models.path(asked.model), models.spec(asked.model), max_batch=1, threads=1) as engine:
@@ -132,11 +171,14 @@ def main() -> None:
         "machine": facts(),
         "photos": len(keys),
         "model": asked.model,
-        "images_per_second": round(len(keys) / done["seconds"], 3),
-        "busy": round(done["busy"], 3),
-        "efficiency": round(needed / done["cores"] / done["seconds"], 3),
-        "efficiency_of_our_own_cpu": round(needed / done["cpu_seconds"], 3),
+        "images_per_second": round(len(keys) / done.seconds, 3),
+        "busy": round(done.busy, 3),
+        "efficiency": round(needed / len(os.sched_getaffinity(0)) / done.seconds, 3),
+        "efficiency_of_our_own_cpu": round(needed / done.cpu_seconds, 3),
         "unavoidable_cpu_ms_an_image": {name: round(1000 * seconds, 2) for name, seconds in steps.items()},
+        "cpu_ms_an_image_by_process": {
+            kind: round(1000 * seconds / len(keys), 2) for kind, seconds in done.by_process.items()
+        },
         "caveats": caveats(__doc__),
     }
     print(json.dumps(answer, indent=2))
