@@ -15,7 +15,7 @@ program, without comments and docstrings.
 
 Caveats: every side and the servers share the machine's cores. The peers squash the photo to the model's square,
 upsample bilinearly and leave edge colours as they are, which is less work than Mattemill does; they write no manifest
-either, for which Mattemill's `closed_seconds` wait and its CPU-seconds count. All watching is done by one more process,
+either, for which Mattemill's `closed_seconds` and `closed_cpu_seconds` go on. All watching is done by one more process,
 from outside. A job of a few seconds has few looks at memory. Ray starts its actors for every dataset, so its warm job
 waits for them too; rembg runs in one process, so that the kill is the end of it, and somebody has to start it again.
 Photos are crops of 17 originals; S3 is on loopback. The five bad files lie evenly among the good ones, which is hard on
@@ -207,7 +207,7 @@ def measure(bench: Bench, names: Iterable[str], rounds: int, left_out: dict[str,
         for what, trouble in (("corrupt", bench.corrupt), ("kill", bench.kill)):
             troubles[name][what] = trouble(name)
             console.print(f"{what} {name}: {troubles[name][what]}")
-    columns = ("images_per_second", "cpu_seconds", "peak_mb", "first_seconds", "closed_seconds")
+    columns = ("images_per_second", "cpu_seconds", "peak_mb", "first_seconds", "closed_seconds", "closed_cpu_seconds")
     return {
         "left_out": left_out,
         "sides": {

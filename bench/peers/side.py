@@ -39,14 +39,15 @@ _LOOK, _LOOK_AT_MEMORY = 0.5, 3.0
 class Job:
     """What one job took; `ended` is "done", or how it stopped short.
 
-    `seconds` run until the last output, `closed_seconds` until the program says that all is done, ends or is given up;
-    where nobody says when the last output was written, both are the same. `killed` is the command line of who was.
+    `seconds` and `cpu_seconds` run until the last output, the closed ones until the program says that all is done, ends or is given up;
+    where nobody says when the last output was written, they are the same. `killed` is the command line of who was.
     """
 
     seconds: float
     closed_seconds: float
     first_seconds: float | None
     cpu_seconds: float
+    closed_cpu_seconds: float
     peak_mb: float
     ended: str
     outputs: int
@@ -128,7 +129,7 @@ class Side:
         with contextlib.suppress(BrokenPipeError):
             stdin.write(f"{source} {target} {prefix}\n".encode())
             stdin.flush()
-        first = last = None
+        first = last = cpu = None
         peak, outputs, killed, ended = 0.0, 0, "", ""
         moved = looked = time.perf_counter()
         listed, remembered = 0.0, looked - _LOOK_AT_MEMORY + 1
@@ -138,6 +139,8 @@ class Side:
             words = self._new_words()
             if "outputs" in words and last is None:
                 last = now
+                self._tree.look()
+                cpu = self._tree.cpu_seconds
             if "done" in words:
                 ended = "done"
             elif self._program.poll() is not None:
@@ -159,12 +162,13 @@ class Side:
                 peak, remembered = max(peak, self._tree.memory_mb()), now
         self._tree.look()
         end = time.perf_counter()
-        cpu = self._tree.cpu_seconds - sum(before.values())
+        begun, ended_cpu = sum(before.values()), self._tree.cpu_seconds
         return Job(
             seconds=round((last or end) - start, 3),
             closed_seconds=round(end - start, 3),
             first_seconds=first and round(first, 3),
-            cpu_seconds=round(cpu, 3),
+            cpu_seconds=round((cpu or ended_cpu) - begun, 3),
+            closed_cpu_seconds=round(ended_cpu - begun, 3),
             peak_mb=round(peak, 1),
             ended=ended,
             outputs=self._count(target, prefix),
