@@ -15,12 +15,13 @@ program, without comments and docstrings.
 
 Caveats: every side and the servers share the machine's cores. The peers squash the photo to the model's square,
 upsample bilinearly and leave edge colours as they are, which is less work than Mattemill does; they write no manifest
-either, for which Mattemill's `closed_seconds` and `closed_cpu_seconds` go on. All watching is done by one more process,
-from outside. A job of a few seconds has few looks at memory. Ray starts its actors for every dataset, so its warm job
-waits for them too; rembg runs in one process, so that the kill is the end of it, and somebody has to start it again.
-Photos are crops of 17 originals; S3 is on loopback. The five bad files lie evenly among the good ones, which is hard on
-batches. The first start after an installation compiles (rembg, Mattemill), so the first cold job may be slower than the
-others. The kill hits one process once: what it finds may differ from run to run.
+or report either, for which Mattemill's `closed_seconds` and `closed_cpu_seconds` go on: in a short job that is much of
+the whole, so read both. All watching is done by one more process, from outside. A job of a few seconds has few looks at
+memory. Ray starts its actors for every dataset, so its warm job waits for them too; rembg runs in one process, so that
+the kill is the end of it, and somebody has to start it again. Photos are crops of 17 originals; S3 is on loopback. The
+five bad files lie evenly among the good ones, which is hard on batches. The first start after an installation compiles
+(rembg, Mattemill), so the first cold job may be slower than the others. The kill hits one process once: what it finds
+may differ from run to run.
 """
 
 import argparse
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 FEW = 60
 PATIENCE = 60.0
+COLUMNS = ("images_per_second", "cpu_seconds", "peak_mb", "first_seconds", "closed_seconds", "closed_cpu_seconds")
 console = Console(stderr=True)
 
 
@@ -172,7 +174,7 @@ def _compared(sides: Mapping[str, Sequence[Mapping[str, Mapping[str, object]]]])
         if name == "mattemill":
             continue
         answer[name] = {}
-        for what in ("images_per_second", "cpu_seconds", "peak_mb", "first_seconds"):
+        for what in COLUMNS:
             ours, theirs = _column(sides["mattemill"], "warm", what), _column(sides[name], "warm", what)
             pairs = zip(ours, theirs, strict=True)
             answer[name][what] = spread([a / b if what == "images_per_second" else b / a for a, b in pairs])
@@ -207,14 +209,13 @@ def measure(bench: Bench, names: Iterable[str], rounds: int, left_out: dict[str,
         for what, trouble in (("corrupt", bench.corrupt), ("kill", bench.kill)):
             troubles[name][what] = trouble(name)
             console.print(f"{what} {name}: {troubles[name][what]}")
-    columns = ("images_per_second", "cpu_seconds", "peak_mb", "first_seconds", "closed_seconds", "closed_cpu_seconds")
     return {
         "left_out": left_out,
         "sides": {
             name: {
                 "versions": version_of(name),
                 "lines": lines(name),
-                **{when: {what: spread(_column(ones, when, what)) for what in columns} for when in ("warm", "cold")},
+                **{when: {what: spread(_column(ones, when, what)) for what in COLUMNS} for when in ("warm", "cold")},
                 **troubles[name],
                 "rounds": ones,
             }

@@ -39,8 +39,9 @@ _LOOK, _LOOK_AT_MEMORY = 0.5, 3.0
 class Job:
     """What one job took; `ended` is "done", or how it stopped short.
 
-    `seconds` and `cpu_seconds` run until the last output, the closed ones until the program says that all is done, ends or is given up;
-    where nobody says when the last output was written, they are the same. `killed` is the command line of who was.
+    `seconds` and `cpu_seconds` run until the last output, the closed ones until the program says that all is done,
+    ends or is given up; where nobody says when the last output was written, they are the same. `killed` is the command
+    line of who was.
     """
 
     seconds: float
