@@ -85,7 +85,7 @@ def needs(night: Night, cost: Costs) -> dict[str, str]:
         "Redis network, MB/s": f"{rate * cost.redis_bytes / 1e6:,.1f}",
         "Redis memory with all listed at once, GB": f"{night.images * cost.item_bytes / 1e9:,.1f}",
         "Redis, cores": f"{rate * cost.cpu_ms['redis'] / 1000:,.1f}",
-        "S3 requests/s": f"{rate * 4 + rate / 1000:,.0f}",
+        "S3 requests/s": f"{rate * 3 + rate / 1000:,.0f}",
         "matte process of each GPU, cores": f"{rate / night.gpus * cost.cpu_ms['matte'] / 1000:,.2f}",
         "encode parents, cores in all": f"{rate * cost.cpu_ms['encode parent'] / 1000:,.1f}",
         "first to break": f"{first}, at {limits(cost)[first]:,.0f} images/s; what lifts it: {_LIFTS[first]}",

@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import quote
 
 import numpy as np
@@ -15,7 +15,7 @@ from model.cutout import Cutout
 from model.cutout import make_cutout as cutout_of
 from model.engines.fake import FAKE
 from pipeline.errors import Code, ItemError, TransientError
-from pipeline.ids import ETag, Key, Location
+from pipeline.ids import ETag, Key, Location, RunId
 from pipeline.places import Places
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import parse_recipe
@@ -101,7 +101,8 @@ def upload(
 ) -> tuple[ETag, int]:
     """Write the output so that two who do it at once do no harm; gives ETag and bytes of what is there then.
 
-    The store is looked at before every try: after one that broke off nobody knows whether it was written.
+    Most outputs are new: the first try is to write one that was not there. Where there was one, or a try broke off and
+    nobody knows whether it wrote, the store is looked at first; so it is for the rest of a run that replaces outputs.
 
     Raises:
         PermanentError: when the store refuses.
@@ -110,25 +111,34 @@ def upload(
     recipe, key = parse_recipe(spec.recipe), spec.output_key(item.key)
     metadata = stamp(spec, item, cutout, engine)
     last = TransientError(Code.UPLOAD_FAILED, "the output changed each time before it could be written")
+
+    def write(over: ETag | None) -> tuple[ETag, int]:
+        etag = store.put(
+            spec.target_bucket,
+            key,
+            cutout.body,
+            content_type=recipe.content_type,
+            metadata=metadata,
+            if_match=over,
+            if_none_match=over is None,
+        )
+        return etag, len(cutout.body)
+
     for tried in range(_UPLOAD_TRIES):
         if tried:
             sleep(_FIRST_PAUSE * 2 ** (tried - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - to spread the load
         try:
+            if not tried and not spec.force and spec.run != _replacing.run:
+                with suppress(PreconditionFailedError):
+                    return write(None)
             there = store.head(spec.target_bucket, key)
             # With `force` the first look does not count, but what another try has written meanwhile does.
             right = there is not None and there.metadata.get(FINGERPRINT) == metadata[FINGERPRINT]
             if there is not None and right and (tried or not spec.force):
                 return there.etag, there.bytes
-            etag = store.put(
-                spec.target_bucket,
-                key,
-                cutout.body,
-                content_type=recipe.content_type,
-                metadata=metadata,
-                if_match=there.etag if there is not None else None,
-                if_none_match=there is None,
-            )
-            return etag, len(cutout.body)
+            if there is not None:
+                _replacing.run = spec.run
+            return write(there.etag if there is not None else None)
         except PreconditionFailedError:
             continue
         except TransientError as error:
@@ -150,6 +160,15 @@ def stamp(spec: RunSpec, item: Item, cutout: Cutout, engine: str) -> dict[str, s
         "mattemill-recipe": quote(spec.recipe, safe="=,#{}%/: "),
         "mattemill-size": f"{cutout.width}x{cutout.height}",
     }
+
+
+class _Replacing:
+    """The last run that was seen to replace outputs: its others are likely to stand there too."""
+
+    run: RunId | None = None
+
+
+_replacing = _Replacing()
 
 
 class _Background:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import boto3
 import cv2
@@ -15,7 +16,7 @@ from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.ids import ETag, Key, RunId, SizeBucket
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import parse_recipe, recipe_text
-from pipeline.runs import FINGERPRINT, Item, RunSpec, item_id
+from pipeline.runs import FINGERPRINT, Item, RunSpec, item_id, new_run_id
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from pipeline.storage import Head, ObjectStore
@@ -80,6 +81,22 @@ def test_a_cutout_says_what_it_was_made_from(job: Job) -> None:
     assert (row["width"], row["height"]) == (320, 240)
     with Image.open(io.BytesIO(job.body(str(row["output"])))) as image:
         assert (image.format, image.size) == ("WEBP", (100, 75))
+
+
+def test_a_new_output_is_written_unseen_and_a_run_that_replaces_looks_first(job: Job) -> None:
+    seen = Mock(wraps=job.store)
+    job.store = seen
+
+    def asked(spec: RunSpec) -> list[str]:
+        seen.reset_mock()
+        job.make(spec)
+        return [call[0] for call in seen.method_calls if call[0] != "get"]
+
+    assert asked(job.spec().with_run(new_run_id())) == ["put"]
+    other = job.spec("despill=off").with_run(new_run_id())
+    assert asked(other) == ["put", "head", "put"]
+    job.store.delete(job.bucket, other.output_key(job.item.key))
+    assert asked(other) == ["head", "put"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_a_night_needs_the_rate_times_what_an_image_costs() -> None:
     assert told["Redis network, MB/s"] == "9.0"
     assert told["Redis, cores"] == "0.5"
     assert told["Redis memory with all listed at once, GB"] == "9.7"
-    assert told["S3 requests/s"] == "4,001"
+    assert told["S3 requests/s"] == "3,001"
     assert told["matte process of each GPU, cores"] == "0.08"
     assert told["first to break"].startswith("redis, at 2,000 images/s")
 
@@ -85,7 +85,7 @@ def test_the_price_of_images() -> None:
     found = cost(3.6, 100, encode_cpu_ms=80, core_per_hour=0.036, usable=0.8, thousand_gets=0.4, thousand_puts=5)
     assert found.gpu == pytest.approx(1e-5)
     assert found.encode == pytest.approx(1e-6)
-    assert found.requests == pytest.approx(0.0012 + 0.005005)
+    assert found.requests == pytest.approx(0.0008 + 0.005005)
     assert found.total == pytest.approx(found.gpu + found.encode + found.requests)
     with pytest.raises(ValueError, match="above 0"):
         cost(1, 0)
