@@ -170,7 +170,7 @@ def main() -> None:
             models = ModelStore(settings.home)
             with OnnxEngine(models.path(asked.model), models.spec(asked.model), max_batch=1, threads=1) as engine:
                 sample = keys[:: max(1, len(keys) // asked.sample)]
-                assert stack.seaweed.pid  # noqa: S101 - for the type checker: it runs
+                assert stack.seaweed.pid
                 steps, of_server = unavoidable(store, sample, engine, stack.seaweed.pid)
     needed = sum(steps.values()) * len(keys)
     capacity = len(os.sched_getaffinity(0)) * done.seconds
