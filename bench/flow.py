@@ -43,21 +43,24 @@ class Round:
 
 
 @contextlib.contextmanager
-def feeding(ledger: Ledger, settings: Settings) -> Iterator[None]:
+def feeding(ledger: Ledger, settings: Settings, pause: float = 0.05) -> Iterator[None]:
+    """Housekeeping that looks every `pause` seconds."""
     app, stop = make_app(settings), threading.Event()
     with Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), lambda run: None, settings) as keeper:
 
         def lead() -> None:
             while not stop.is_set():
                 keeper.step()
-                keeper.wait(0.05)
+                keeper.wait(pause)
 
         thread = threading.Thread(target=lead)
         thread.start()
-        yield
-        stop.set()
-        thread.join()
-    app.close()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            app.close()
 
 
 def job(settings: Settings, engine_ms: float, io: float, images: int, chunk: int) -> Round:

@@ -18,7 +18,6 @@ import random
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
+from bench.flow import feeding
 from bench.machine import facts
 from bench.photos import crops
 from bench.turns import caveats, spread
@@ -37,9 +37,7 @@ from pipeline.ids import ETag, Key
 from pipeline.ledger import Ledger, Listing, connect
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
-from pipeline.settings import Settings, load_settings
-from workers.app import make_app, publish
-from workers.housekeeping import Housekeeper
+from pipeline.settings import load_settings
 from workers.local.process import Child
 from workers.local.stack import LocalStack
 
@@ -132,14 +130,14 @@ class Bench:
 
     def _matte(self, run: tuple[RunSpec, int], command: Sequence[str], env: Mapping[str, str]) -> Point:
         spec, images = run
-        with self._worker(command, env) as log, feeding(self.ledger, self.settings):
+        with self._worker(command, env) as log, feeding(self.ledger, self.settings, 0.005):
             rate = self._rate(lambda: self._waiting(spec), images)
         return {"images/s": rate, **fill(log)}
 
     def _trickle(self, images: int, command: Sequence[str], env: Mapping[str, str]) -> Point:
         """Single images at random moments, 60 a second in the mean."""
         spec, dice = self._spec(chunk=1), random.Random(0)
-        with self._worker(command, env) as log, feeding(self.ledger, self.settings):
+        with self._worker(command, env) as log, feeding(self.ledger, self.settings, 0.005):
             self._list(spec, [(Key("first.jpg"), ETag("e"), 1)])
             wait(lambda: self._waiting(spec) == 1)
             due = time.monotonic()
@@ -188,27 +186,6 @@ class Bench:
                 yield log
             finally:
                 child.stop(60)
-
-
-@contextlib.contextmanager
-def feeding(ledger: Ledger, settings: Settings) -> Iterator[None]:
-    """Housekeeping that looks every few milliseconds, so that what is measured waits for nothing else."""
-    app, stop = make_app(settings), threading.Event()
-    with Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), lambda run: None, settings) as keeper:
-
-        def lead() -> None:
-            while not stop.is_set():
-                keeper.step()
-                stop.wait(0.005)
-
-        thread = threading.Thread(target=lead)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            app.close()
 
 
 def wait(reached: Callable[[], bool]) -> None:
