@@ -1,11 +1,14 @@
 """How busy the cores are with a job, and how much of that is work that nobody could leave out.
 
-    python -m bench.throughput [--photos 1000] [--model u2netp]
+    python -m bench.throughput [--photos 1000] [--megapixels 1 2] [--model u2netp]
+    python -m bench.throughput_plot
 
 Seconds run from the first call of the producer to the last output. Busy: the share of all cores' time in which anything
 ran on the machine. Efficiency: the sum of the processor seconds that one thread needs for the unavoidable steps of a
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
+`first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of our processes, this
+one included, a look every three seconds.
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured after the job, on a machine that is quieter.
@@ -26,7 +29,7 @@ from rich.console import Console
 
 from bench.machine import facts
 from bench.photos import crops
-from bench.trees import cpu_seconds, workers
+from bench.trees import Tree, cpu_seconds, workers
 from bench.turns import caveats
 from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
@@ -42,6 +45,7 @@ from producer import Producer
 from workers.local.stack import LocalStack
 
 LARGEST = 1 << 26
+LOOK = 3.0
 console = Console(stderr=True)
 
 
@@ -50,8 +54,10 @@ class Done:
     """What the job took; processor seconds of our own processes, and of every kind of process by name."""
 
     seconds: float
+    first_seconds: float
     cpu_seconds: float
     busy: float
+    peak_mb: float
     by_process: dict[str, float]
 
 
@@ -64,9 +70,16 @@ def job(
         producer.sweep("s3://warm/", "s3://out/warm/", model=model, force=True).wait(stall_timeout=300)
         kinds = by_process(stack, [child.pid for child in children])
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
+        tree = Tree([os.getpid(), *(child.pid for child in children)])
         run = producer.sweep("s3://photos/", "s3://out/job/", model=model, force=True)
-        while run.counts().finished < count:
-            time.sleep(0.1)
+        first, peak, looked = 0.0, 0.0, start
+        while (finished := run.counts().finished) < count:
+            moment = time.perf_counter()
+            first = first or (moment - start if finished else 0.0)
+            if moment - looked > LOOK:
+                tree.look()
+                peak, looked = max(peak, tree.memory_mb()), moment
+            time.sleep(0.1 if first else 0.01)
         seconds, now = time.perf_counter() - start, psutil.cpu_times()
         waited = (now.idle - idle.idle) + (now.iowait - idle.iowait)
         cpu = cpu_seconds(children) - before
@@ -75,7 +88,7 @@ def job(
         if summary.done != count:
             raise SystemExit(f"{summary.done} of {count} done: {summary.failures[:3]}")
     spent = {kind: used - kinds.get(kind, 0.0) for kind, used in after.items()}
-    return Done(seconds, cpu, 1 - waited / psutil.cpu_count() / seconds, spent)
+    return Done(seconds, first, cpu, 1 - waited / psutil.cpu_count() / seconds, peak, spent)
 
 
 def by_process(stack: LocalStack, supervisors: list[int]) -> dict[str, float]:
@@ -147,6 +160,7 @@ def unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--photos", type=int, default=1000)
+    parser.add_argument("--megapixels", type=float, nargs=2, default=[1.0, 2.0])
     parser.add_argument("--sample", type=int, default=60)
     parser.add_argument("--model", default="u2netp")
     asked = parser.parse_args()
@@ -159,7 +173,7 @@ def main() -> None:
             for bucket in ("photos", "warm", "out"):
                 store.create_bucket(bucket)
             keys = []
-            for key, body in crops(asked.photos, (1.0, 2.0)):
+            for key, body in crops(asked.photos, tuple(asked.megapixels)):
                 keys.append(key)
                 store.put("photos", Key(key), body, content_type="image/jpeg")
                 if len(keys) <= 4:
@@ -178,8 +192,11 @@ def main() -> None:
         "bench": "throughput",
         "machine": facts(),
         "photos": len(keys),
+        "megapixels": asked.megapixels,
         "model": asked.model,
         "images_per_second": round(len(keys) / done.seconds, 3),
+        "first_seconds": round(done.first_seconds, 2),
+        "peak_mb": round(done.peak_mb),
         "busy": round(done.busy, 3),
         "efficiency": round(needed / capacity, 3),
         "efficiency_with_s3": round((needed + of_server * len(keys)) / capacity, 3),
