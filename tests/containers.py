@@ -11,6 +11,17 @@ from tests.conftest import ROOT
 
 DOCKER = ROOT / "docker"
 COMPOSE = DOCKER / "compose.yaml"
+KUBERNETES = sorted((DOCKER / "kubernetes").glob("*.yaml"))
+VALUES = dict.fromkeys(
+    (
+        "MATTEMILL_REDIS_PASSWORD",
+        "MATTEMILL_WEB_PASSWORD",
+        "FLOWER_PASSWORD",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    ),
+    "secret",
+)
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:?[-?])([^}]*))?\})")
 
 

@@ -204,6 +204,16 @@ class _Health(_Page):
         self.finish("ok\n")
 
 
+class _Alive(_Page):
+    """Whether this process answers, whatever Redis does; without a password."""
+
+    async def prepare(self) -> None:
+        pass
+
+    def get(self) -> None:
+        self.finish("ok\n")
+
+
 def make_application(reader: Reader, door: Door, pool: ThreadPoolExecutor) -> Application:
     """The page as a Tornado application; `pool` does what may block."""
     parts = {"reader": reader, "renderer": Renderer(), "door": door, "pool": pool}
@@ -214,6 +224,7 @@ def make_application(reader: Reader, door: Door, pool: ThreadPoolExecutor) -> Ap
             (r"/runs/([0-9A-Za-z-]{1,64})/(before|after)/([0-9A-Za-z_-]{12})", _Picture, parts),
             (r"/static/([a-z.]+)", _File, parts),
             (r"/healthz", _Health, parts),
+            (r"/livez", _Alive, parts),
         ],
         default_handler_class=_Missing,
         default_handler_args=parts,

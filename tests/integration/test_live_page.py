@@ -259,6 +259,7 @@ def test_headers_and_refusals(environment: dict[str, str], wait_until: WaitUntil
         assert ask("/runs/nothing").status == 404
         assert ask("/static/../page.js").status == 404
         assert ask("/static/page.js").status == 200
+        assert ask("/livez").status == 200
         page.terminate()
         assert page.wait(20) == 0
 

@@ -12,44 +12,20 @@ from typing import Any
 
 import pytest
 
-from pipeline.jobs import ENCODE_QUEUE
-from pipeline.ledger import ACTIVE
-from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from tests.conftest import ROOT
-from tests.containers import COMPOSE, DOCKER, compose, documents, filled, image_environment, seconds
+from tests.containers import COMPOSE, DOCKER, KUBERNETES, VALUES, compose, documents, filled, image_environment, seconds
 from workers import supervisor
-from workers.app import lists
 
-VALUES = dict.fromkeys(
-    (
-        "MATTEMILL_REDIS_PASSWORD",
-        "MATTEMILL_WEB_PASSWORD",
-        "FLOWER_PASSWORD",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-    ),
-    "secret",
-)
 OURS = ("model", "worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu", "beat", "flower", "web", "cli")
 WORKERS = ("worker-gpu", "worker-gpu-role-on-cpu", "worker-cpu")
 LASTING = ("valkey", "seaweedfs", *WORKERS, "beat", "flower", "web", "prometheus", "grafana")
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
-KUBERNETES = sorted((DOCKER / "kubernetes").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
 def services() -> Any:
     return compose(VALUES)["services"]
-
-
-def objects(kind: str) -> dict[str, Any]:
-    every = [document for path in KUBERNETES for document in documents(path)]
-    return {document["metadata"]["name"]: document for document in every if document["kind"] == kind}
-
-
-def pods() -> dict[str, Any]:
-    return {name: deployment["spec"]["template"]["spec"] for name, deployment in objects("Deployment").items()}
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -210,60 +186,6 @@ def test_the_context_holds_what_is_installed_and_nothing_else() -> None:
 
 def test_docker_is_no_package() -> None:
     assert not (DOCKER / "__init__.py").exists()  # it would shadow the docker SDK
-
-
-def test_pods_are_closed_and_have_time_to_end() -> None:
-    assert set(pods()) == {"mattemill-gpu", "mattemill-cpu", "mattemill-beat"}
-    for pod in pods().values():
-        assert pod["securityContext"]["runAsNonRoot"] is True
-        assert pod["terminationGracePeriodSeconds"] >= supervisor._GRACE + 20
-        assert pod["automountServiceAccountToken"] is False
-        for container in [*pod["containers"], *pod.get("initContainers", [])]:
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True
-            assert container["securityContext"]["allowPrivilegeEscalation"] is False
-            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-
-
-@pytest.mark.parametrize("name", ["mattemill-gpu", "mattemill-cpu"])
-def test_prometheus_finds_the_page_of_each_worker_pod_and_nobody_else_reaches_a_pod(name: str) -> None:
-    template = objects("Deployment")[name]["spec"]["template"]
-    (container,) = template["spec"]["containers"]
-    (port,) = container["ports"]
-    set_here = {variable["name"]: variable["value"] for variable in container["env"]}
-    assert set_here["MATTEMILL_METRICS_PORT"] == str(port["containerPort"])
-    assert set_here["MATTEMILL_METRICS_HOST"] == "0.0.0.0"
-    assert template["metadata"]["annotations"] == {
-        "prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"]),
-        "prometheus.io/path": "/metrics",
-    }  # fmt: skip
-    policy = objects("NetworkPolicy")["mattemill"]["spec"]
-    assert policy["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
-    (rule,) = policy["ingress"]
-    assert [allowed["port"] for allowed in rule["ports"]] == [port["name"]]
-    assert rule["from"]
-
-
-def test_a_gpu_pod_has_one_gpu_and_no_budget_names_a_stranger() -> None:
-    (gpu,) = pods()["mattemill-gpu"]["containers"]
-    assert gpu["resources"]["limits"]["nvidia.com/gpu"] == 1
-    labels = [deployment["spec"]["template"]["metadata"]["labels"] for deployment in objects("Deployment").values()]
-    budgets = objects("PodDisruptionBudget")
-    assert set(budgets) == {"mattemill-gpu", "mattemill-cpu"}
-    for budget in budgets.values():
-        assert any(budget["spec"]["selector"]["matchLabels"].items() <= each.items() for each in labels)
-
-
-@pytest.mark.parametrize(
-    ("name", "queue"), [("mattemill-gpu", matte_queue("u2netp", "320x320")), ("mattemill-cpu", ENCODE_QUEUE)]
-)
-def test_scaling_counts_what_waits_and_what_is_worked_on(name: str, queue: str) -> None:
-    spec = objects("ScaledObject")[name]["spec"]
-    assert spec["scaleTargetRef"]["name"] in objects("Deployment")
-    names = {trigger["name"]: trigger["metadata"]["listName"] for trigger in spec["triggers"]}
-    urgent, waiting = lists(queue)
-    assert names == {"urgent": urgent, "waiting": waiting, "working": "unacked", "active": ACTIVE}
-    formula = spec["advanced"]["scalingModifiers"]["formula"]
-    assert set(re.findall(r"[a-z]+", formula)) == set(names)
 
 
 def installed(name: str) -> str:
