@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,15 +68,15 @@ class Box:
         self.redis_port, self.flower_port = ports[:2]
         self.metrics_ports = dict(zip(("worker-gpu-role-on-cpu", "worker-cpu"), ports[2:4], strict=True))
         self.s3_ports = dict(zip(_PARTS, ports[4:], strict=True))
-        self.prefix = self._read_only_prefix()
+        self.prefix = self._read_only_prefix(self.home)
         self._short = short
 
     @property
     def s3_url(self) -> str:
         return f"http://{LOOPBACK}:{self.s3_ports['s3']}"
 
-    def _read_only_prefix(self) -> list[str]:
-        prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", _READ_ONLY, "sh", str(self.home)]
+    def _read_only_prefix(self, volume: Path) -> list[str]:
+        prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", _READ_ONLY, "sh", str(volume)]
         trial = [*prefix, str(_BIN / "python"), "-c", f"import os, producer; os.stat({str(ROOT)!r})"]
         with suppress(OSError):
             if subprocess.run(trial, cwd=ROOT, capture_output=True, check=False).returncode == 0:
@@ -157,21 +157,42 @@ class Box:
         )  # fmt: skip
         return done.returncode == 0
 
+    def server(self, service: str, program: Path, places: Mapping[str, str], options: Sequence[str] = ()) -> Child:
+        """A server of the compose file, by its command line, with the embedded program and these places for its own."""
+        data = self.folder / service
+        data.mkdir()
+        part = self.services[service]
+        assert part["read_only"] is True
+        prefix = self._read_only_prefix(data) if self.prefix else []
+        places = {**places, "/data": "/mnt" if prefix else str(data)}
+        places |= {"/tmp/": "/tmp/" if prefix else f"{data}/"}
+        words = [*part.get("entrypoint", []), *part["command"]]
+        texts = {name: str(text) for name, text in part["environment"].items()}
+        for old, new in places.items():
+            words = [word.replace(old, new) for word in words]
+            texts = {name: text.replace(old, new) for name, text in texts.items()}
+        environment = {"PATH": f"{program.parent}:/usr/bin:/bin", "HOME": str(data), "LC_ALL": "C", **texts}
+        if not prefix:
+            environment["TMPDIR"] = str(self._short)
+        log = self.folder / f"{service}.log"
+        return Child([*prefix, *words, *options], name=service, log=log, cwd=data, env=environment)
+
     @contextmanager
     def valkey(self) -> Iterator[None]:
         """The embedded program, with the configuration of the compose file."""
-        data = self.folder / "valkey"
-        data.mkdir()
-        text = self.file["configs"]["valkey"]["content"]
-        assert "bind * -::*" in text
-        text = text.replace("bind * -::*", f"bind {LOOPBACK}").replace("dir /data", f"dir {data}")
-        target = self.services["valkey"]["configs"][0]["target"]
-        (data / "valkey.conf").write_text(f"{text}\nport {self.redis_port}\n")
-        assert self.services["valkey"]["command"] == ["valkey-server", target]
-        command = [str(valkey_module._binary()), str(data / "valkey.conf")]
-        with Child(command, name="Valkey", log=self.folder / "valkey.log", cwd=data) as child:
+        program = valkey_module._binary()
+        places = {"bind * -::*": f"bind {LOOPBACK}\nport {self.redis_port}", "exec valkey-server": f"exec {program}"}
+        with self.server("valkey", program, places) as child:
             wait_ready(child, self._redis_answers, 60)
+            self._keeps_to_itself(child, self.values["MATTEMILL_REDIS_PASSWORD"], "CONFIGURATION")
             yield
+
+    def _keeps_to_itself(self, child: Child, password: str, variable: str) -> None:
+        """What ran the server's script is the server now, and no other user of the machine reads its password."""
+        process = Path(f"/proc/{child.pid}")
+        assert password not in (process / "cmdline").read_text()
+        assert f"{variable}=" not in (process / "environ").read_text()
+        assert (process / "exe").resolve() != Path(sys.executable).resolve()
 
     def _redis_answers(self) -> bool:
         password = self.values["MATTEMILL_REDIS_PASSWORD"]
@@ -182,28 +203,19 @@ class Box:
     @contextmanager
     def seaweed(self) -> Iterator[None]:
         """The embedded program, with the command line of the compose file."""
-        data = self.folder / "s3"
-        data.mkdir()
-        service = self.services["seaweedfs"]
-        identities = data / "s3.json"
-        identities.write_text(self.file["configs"]["s3"]["content"])
-        assert service["entrypoint"] == ["/usr/bin/weed"]
+        program = seaweed_module._binary()
         places = {
-            "-dir=/data": f"-dir={data}",
             "-ip=seaweedfs": f"-ip={LOOPBACK}",
             "-ip.bind=0.0.0.0": f"-ip.bind={LOOPBACK}",
-            f"-s3.config={service['configs'][0]['target']}": f"-s3.config={identities}",
+            "exec weed": f"exec {program}",
         }
-        assert places.keys() <= set(service["command"])
-        words = [places.get(word, word) for word in service["command"]]
+        options = []
         for part, port in self.s3_ports.items():
-            words += [f"-{part}.port={port}", f"-{part}.port.grpc={port + 10_000}"]
-        environment = {"HOME": str(data), "TMPDIR": str(self._short), "LC_ALL": "C"}
-        with Child(
-            [str(seaweed_module._binary()), *words], name="SeaweedFS", log=self.folder / "s3.log", cwd=data,
-            env=environment,
-        ) as child:  # fmt: skip
-            wait_ready(child, lambda: self._s3_answers(service["healthcheck"]["test"][1]), 120)
+            options += [f"-{part}.port={port}", f"-{part}.port.grpc={port + 10_000}"]
+        with self.server("seaweedfs", program, places, options) as child:
+            check = self.services["seaweedfs"]["healthcheck"]["test"][1]
+            wait_ready(child, lambda: self._s3_answers(check), 120)
+            self._keeps_to_itself(child, self.values["AWS_SECRET_ACCESS_KEY"], "IDENTITIES")
             try:
                 yield
             finally:

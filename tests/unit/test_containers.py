@@ -39,6 +39,38 @@ def test_our_containers_can_change_nothing_but_their_volume(services: Any, servi
     assert "user" not in ours  # the image's own, which is not root
 
 
+THEIRS = {  # their volume, what else of them is written, and which user of the image is not root
+    "valkey": ("/data", ["/tmp"], "valkey"),
+    "seaweedfs": ("/data", ["/tmp"], "1000:1000"),
+    "prometheus": ("/prometheus", [], "65534:65534"),
+    "grafana": ("/var/lib/grafana", ["/tmp"], "472:0"),
+}
+
+
+def test_the_containers_of_others_are_as_closed_as_ours(services: Any) -> None:
+    assert set(services) == {*OURS, *THEIRS}
+    for name, (volume, tmpfs, user) in THEIRS.items():
+        service = services[name]
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["user"] == user
+        assert service.get("tmpfs", []) == tmpfs
+        written = [mount.split(":")[1] for mount in service["volumes"] if not mount.endswith(":ro")]
+        assert written == [volume]
+        assert not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode"} & set(service)
+
+
+def test_nothing_is_copied_into_a_container_that_is_read_only() -> None:
+    """Compose refuses to start one with a config or a secret that is no file."""
+    file = compose(VALUES)
+    for name, service in file["services"].items():
+        assert not service.get("configs"), name
+        assert not service.get("secrets"), name
+    assert "configs" not in file
+    assert "secrets" not in file
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 def test_images_run_without_root_and_end_in_order(path: Path) -> None:
     last = path.read_text().rpartition("\nFROM ")[2]
