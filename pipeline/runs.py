@@ -6,11 +6,13 @@ import hashlib
 import json
 import posixpath
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Self
 
+from pipeline.errors import SetupError
 from pipeline.ids import ETag, ItemId, Key, Location, RunId
+from pipeline.jobs import MessageError
 from pipeline.recipe_text import parse_recipe
 
 PIXEL_PATH = 2
@@ -24,6 +26,19 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 HIGH, NORMAL = 0, 6
 """Message priorities: Redis serves 0 first."""
+
+
+class NewerRunError(SetupError, MessageError):
+    """A newer version has started this run, and what it asks for is not known here.
+
+    A worker leaves its messages, as it leaves those that it cannot read: the ledger feeds the images again.
+    """
+
+    def __init__(self, run: str, unknown: str) -> None:
+        super().__init__(
+            f"Run {run:.40} was started by a newer Mattemill: {unknown:.200} is not known here.",
+            "upgrade this worker, page or command line; until then its images wait",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +84,20 @@ class RunSpec:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """From JSON of `dump`."""
-        fields = json.loads(text)
-        return cls(**{**fields, "run": RunId(fields["run"]), "size_buckets": tuple(fields["size_buckets"])})
+        """From JSON of `dump`, of this version or an older one.
+
+        Raises:
+            NewerRunError: when a newer version has put something there that this one does not know.
+        """
+        given = json.loads(text)
+        if unknown := sorted(given.keys() - {field.name for field in fields(cls)}):
+            raise NewerRunError(given["run"], f"its field {', '.join(map(repr, unknown))}")
+        spec = cls(**{**given, "run": RunId(given["run"]), "size_buckets": tuple(given["size_buckets"])})
+        try:
+            parse_recipe(spec.recipe)
+        except SetupError as error:
+            raise NewerRunError(spec.run, f"its recipe {spec.recipe!r}") from error
+        return spec
 
     @property
     def source(self) -> Location:
@@ -145,8 +171,15 @@ class Item:
 
     @classmethod
     def load(cls, id: ItemId, text: "str | builtins.bytes") -> Self:
-        """From JSON of `dump`."""
-        key, etag, size, size_bucket = json.loads(text)
+        """From JSON of `dump`.
+
+        Raises:
+            NewerRunError: when a newer version has written more than this one knows.
+        """
+        known = 4
+        key, etag, size, size_bucket, *unknown = json.loads(text)
+        if unknown:
+            raise NewerRunError(f"of {key}", f"an item of {known + len(unknown)} parts, where {known} were expected,")
         return cls(id, Key(key), ETag(etag), size, size_bucket)
 
 

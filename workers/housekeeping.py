@@ -15,7 +15,7 @@ from pipeline.ids import RunId
 from pipeline.jobs import ENCODE_QUEUE, LONGEST, Job
 from pipeline.ledger import FEEDING_LIMIT, LEADER, WAKE, Fed, Ledger, fill
 from pipeline.manifest import PART_ROWS
-from pipeline.runs import RunSpec
+from pipeline.runs import NewerRunError, RunSpec
 from pipeline.settings import Settings
 from workers.app import length, oldest
 from workers.metrics import Metrics
@@ -119,6 +119,9 @@ class Housekeeper:
     def _tend(self, run: RunId, reclaim: bool) -> None:
         try:
             spec = self._ledger.spec(run)
+        except NewerRunError as error:
+            log.warning("run_refused", run=run, error=str(error))
+            return
         except SetupError:
             self._ledger.forget_expired()
             return

@@ -23,6 +23,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 
 from pipeline.errors import SetupError
 from pipeline.ids import ItemId, RunId
+from pipeline.runs import NewerRunError
 from producer.web.reading import Reader
 from producer.web.render import Renderer
 from producer.web.texts import LANGUAGES, choose
@@ -141,7 +142,9 @@ class _Page(RequestHandler):
             405: "Only reading is possible here.",
             421: "This address is not served here.",
         }.get(status_code, "Something went wrong here; the log says what.")
-        if isinstance(error, SetupError):
+        if isinstance(error, NewerRunError):
+            status_code, text = 501, "A newer Mattemill has started this run: this page has to be upgraded to show it."
+        elif isinstance(error, SetupError):
             status_code, text = 404, "The run is not known, or its time in the ledger is over."
         elif isinstance(error, (redis.RedisError, OSError)):
             status_code, text = 503, "Redis does not answer. The page tries again by itself."

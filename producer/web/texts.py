@@ -100,6 +100,9 @@ CHINESE: dict[str, str] = {
     "Every failed image: its key, the code and the reason": "失败的图片：键、代码和原因",
     "All runs": "全部运行",
     "There is no such page.": "没有这个页面。",
+    "A newer Mattemill has started this run: this page has to be upgraded to show it.": (
+        "这个运行由更新版本的 Mattemill 启动，请先升级本页面。"
+    ),
     "The run is not known, or its time in the ledger is over.": "没有这个运行，或其记录已过期。",
     "Redis does not answer. The page tries again by itself.": "Redis 没有响应，页面会自动重试。",
     "Something went wrong here; the log says what.": "此处出错，详情见日志。",

@@ -22,7 +22,7 @@ from producer.web.heartbeats import Heartbeats
 from producer.web.reading import Reader, ReadOnly
 from producer.web.results import FAILURES, SHOWN
 from tests.command_line import refused, run
-from tests.conftest import WaitUntil
+from tests.conftest import ROOT, WaitUntil
 from tests.processes import empty, photo, process
 from workers.finisher import write_reports
 from workers.local.ports import free_ports
@@ -226,7 +226,7 @@ def test_a_run_that_is_not_there_is_an_error(settings: Settings, store: S3Store,
         reader.run(RunId("nothing"))
 
 
-def test_headers_and_refusals(environment: dict[str, str], wait_until: WaitUntil) -> None:
+def test_headers_and_refusals(environment: dict[str, str], ledger: Ledger, wait_until: WaitUntil) -> None:
     port = free_ports(1)[0]
 
     def ask(path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
@@ -257,6 +257,9 @@ def test_headers_and_refusals(environment: dict[str, str], wait_until: WaitUntil
         assert ask("/", Host="evil.example").status == 421
         assert ask("/", "POST").status == 405
         assert ask("/runs/nothing").status == 404
+        newer = (ROOT / "tests" / "data" / "messages" / "newer" / "run-field.json").read_text()
+        ledger.client.hset("mm:{20261124-041233-9f3a1c}", "spec", newer)
+        assert ask("/runs/20261124-041233-9f3a1c").status == 501
         assert ask("/static/../page.js").status == 404
         assert ask("/static/page.js").status == 200
         assert ask("/livez").status == 200

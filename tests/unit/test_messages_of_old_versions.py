@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from kombu.utils.json import loads
 
+from pipeline.errors import SetupError
 from pipeline.ids import ETag, ItemId, Key, RunId
-from pipeline.jobs import ENCODE_QUEUE, VERSION, Job
-from pipeline.runs import NORMAL, Item, RunSpec
+from pipeline.jobs import ENCODE_QUEUE, VERSION, Job, MessageError
+from pipeline.runs import NORMAL, Item, NewerRunError, RunSpec
 from tests.conftest import ROOT
 from workers.app import ENCODE, MATTE
 
@@ -87,3 +88,26 @@ def test_an_item_of_an_older_ledger_is_read() -> None:
     item = Item.load(ItemId("w3hN0qUxTb2c"), (OLD / "ledger" / "item-first.json").read_bytes())
     etag = ETag("d41d8cd98f00b204e9800998ecf8427e-3")
     assert item == Item(ItemId("w3hN0qUxTb2c"), Key("2026-11-23/产品 照片 01.jpg"), etag, 1234567, "320x320")
+
+
+@pytest.mark.parametrize(("file", "unknown"), [("run-field", "'shadow'"), ("run-recipe", "shadow=soft")])
+def test_a_run_of_a_newer_version_is_refused_in_a_sentence(file: str, unknown: str) -> None:
+    with pytest.raises(NewerRunError) as refusal:
+        RunSpec.load((OLD / "newer" / f"{file}.json").read_text())
+    told = str(refusal.value)
+    assert "20261124-041233-9f3a1c was started by a newer Mattemill" in told
+    assert unknown in told
+    assert "upgrade this worker" in told
+    assert isinstance(refusal.value, SetupError)  # a command ends with that sentence
+    assert isinstance(refusal.value, MessageError)  # a worker leaves the message to others
+
+
+def test_an_item_of_a_newer_version_is_refused_in_a_sentence() -> None:
+    with pytest.raises(NewerRunError, match="5 parts"):
+        Item.load(ItemId("w3hN0qUxTb2c"), (OLD / "newer" / "item-longer.json").read_bytes())
+
+
+def test_a_message_of_a_newer_version_is_refused_in_a_sentence() -> None:
+    raw = job_in(MESSAGES[0])
+    with pytest.raises(MessageError, match=rf"version {VERSION + 1} .* upgrade this worker"):
+        Job.parse({**raw, "v": VERSION + 1, "shadow": "soft"})
