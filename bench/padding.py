@@ -16,6 +16,7 @@ import random
 import numpy as np
 
 from bench.machine import facts
+from bench.turns import caveats
 from model.size_buckets import ASPECTS, fit, share, size_buckets
 from pipeline.ids import SizeBucket
 from workers.batcher import DynamicBatcher
@@ -97,13 +98,15 @@ def main() -> None:
                 best.append((round(pad, 4), len(sizes), aspects))
             print(count, sorted(best)[:4])
         return
+    stated = (__doc__ or "").split("The mix, stated because everything hangs on it: ")
     answer = {
         "bench": "padding",
         "machine": facts(),
+        "mix": " ".join(stated[1].split("\n\n")[0].split()),
         "aspects": ASPECTS,
         "ours": ours(photos, size_buckets()),
         "recipe": recipe(photos),
-        "caveats": (__doc__ or "").split("Caveats: ")[1].strip(),
+        "caveats": caveats(__doc__),
     }
     print(json.dumps(answer, indent=2))
 
