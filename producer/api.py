@@ -102,7 +102,7 @@ class Producer:
         if run is None and selection.limit is None:
             lister = go_on(self._ledger, spec, selection, self._alive)
         if lister is None:
-            self._ledger.create(spec, call_of(spec, selection))
+            self._ledger.create(spec, call_of(spec, selection), selection.dump())
             lister = Lister(self._ledger, spec, alive=self._alive)
         with lister, AlreadyRight(self._store, lister.spec, listed=True) as right:
             lister.write(sources(self._store, lister.spec, selection), right)
@@ -193,7 +193,7 @@ class Producer:
         return self._start(run.spec.with_run(new_run_id()), keys)
 
     def _start(self, spec: RunSpec, keys: list[Key]) -> Run:
-        self._ledger.create(spec)
+        self._ledger.create(spec, selection=Selection(named=True).dump())
         with (
             Lister(self._ledger, spec, alive=self._alive) as lister,
             AlreadyRight(self._store, spec, listed=False) as right,

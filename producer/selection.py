@@ -1,7 +1,10 @@
 """Which of the listed keys a sweep takes."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from typing import Any, Self
 
 from pipeline.ids import Key
 from pipeline.runs import RunSpec, is_image_name
@@ -16,12 +19,24 @@ class Selection:
         exclude: a key that matches one of them is left out.
         limit: the most keys to take; None takes all.
         any_name: take keys whatever their names end with, not only those that look like images.
+        named: the keys were named one by one; nothing was listed, and no other key belongs to the run.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     limit: int | None = None
     any_name: bool = False
+    named: bool = False
+
+    def dump(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Self:
+        """From what JSON has made of `dump`."""
+        tuples: dict[str, Any] = {name: tuple(fields.get(name, ())) for name in ("include", "exclude")}
+        return cls(**{**fields, **tuples})
 
     def takes(self, spec: RunSpec, key: Key) -> bool:
         """Whether this key belongs to the sweep."""

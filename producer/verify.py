@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pipeline.errors import ItemError, SetupError
 from pipeline.ids import Key, Location
 from pipeline.manifest import list_keys, read_manifest
-from pipeline.runs import RunSpec, is_image_name
+from pipeline.runs import RunSpec
 from pipeline.storage import ObjectStore
+from producer.selection import Selection
 
 _TABLES = """
 CREATE TABLE told (key TEXT PRIMARY KEY, outcome TEXT, etag TEXT, output TEXT, oetag TEXT, size INT);
 CREATE TABLE there (output TEXT PRIMARY KEY, etag TEXT, size INT);
-CREATE TABLE source (key TEXT PRIMARY KEY, etag TEXT);
+CREATE TABLE source (key TEXT PRIMARY KEY, etag TEXT, taken INT);
 CREATE VIEW made AS SELECT * FROM told WHERE outcome IN ('done', 'skipped');
 """
 
@@ -30,7 +31,7 @@ class Verdict:
         skipped: outputs that were right before.
         failed: keys that failed, each with its reason in the manifest.
         wrong: what does not hold any more, a sentence each; empty when the proof stands.
-        newer: sources that came or changed since; a next sweep takes them.
+        newer: sources that changed since, or came and belong to the run; a next one takes them.
     """
 
     run: str
@@ -51,6 +52,7 @@ def verify(store: ObjectStore, place: Location) -> Verdict:
     try:
         about = json.loads(store.get(place.bucket, Key(f"{place.key}summary.json"), max_bytes=1 << 30).body)
         spec = RunSpec.load(json.dumps(about["spec"]))
+        selection = Selection.of(about.get("selection") or {})  # runs of older versions do not say it
     except (ItemError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{place} holds no reports of a closed run: {error}.", "name the folder of one run") from error
     with closing(sqlite3.connect("")) as db:
@@ -61,8 +63,10 @@ def verify(store: ObjectStore, place: Location) -> Verdict:
         there = list_keys(store, spec.target_bucket, spec.target_prefix)
         db.executemany("INSERT OR REPLACE INTO there VALUES (?, ?, ?)", ((o.key, o.etag, o.bytes) for o in there))
         source = list_keys(store, spec.source_bucket, spec.source_prefix)
-        images = ((row.key, row.etag) for row in source if is_image_name(row.key) and not spec.is_own_output(row.key))
-        db.executemany("INSERT OR REPLACE INTO source VALUES (?, ?)", images)
+        # Of a run that took single keys, or as many as it was allowed to, others than those it listed are no matter.
+        all_taken = not selection.named and (selection.limit is None or about["listed"] < selection.limit)
+        found = ((row.key, row.etag, all_taken and selection.takes(spec, row.key)) for row in source)
+        db.executemany("INSERT OR REPLACE INTO source VALUES (?, ?, ?)", found)
         return _judge(db, spec, about["listed"])
 
 
@@ -79,7 +83,7 @@ def _judge(db: sqlite3.Connection, spec: RunSpec, listed: int) -> Verdict:
     )
     wrong += [f"{key}: its output {output} is not the one that was written." for key, output in db.execute(changed)]
     newer = """SELECT COUNT(*) FROM source LEFT JOIN told USING (key)
-               WHERE told.key IS NULL OR told.etag != source.etag"""
+               WHERE told.key IS NULL AND source.taken OR told.etag != source.etag"""
     return Verdict(
         spec.run, sum(outcomes.values()), done, skipped, failed, tuple(wrong), db.execute(newer).fetchone()[0]
     )

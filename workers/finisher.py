@@ -46,7 +46,8 @@ def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store
             )
         manifest = write_manifest(rows, store, spec)
         summary = summarise(spec, counts, rows)
-        about = {**asdict(summary), "manifest": manifest, "spec": asdict(spec)}
+        selection = json.loads(ledger.selection(run) or "null")
+        about = {**asdict(summary), "manifest": manifest, "spec": asdict(spec), "selection": selection}
         _put(store, spec, "summary.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n", "application/json")
         report = render_report(_report(spec, counts, summary, rows, settings, store))
         _put(store, spec, "report.html", report, "text/html; charset=utf-8")

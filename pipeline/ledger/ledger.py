@@ -59,16 +59,25 @@ class Ledger(LedgerReader):
 
     # --- runs
 
-    def create(self, spec: RunSpec, call: str = "") -> None:
-        """Open a run for listing; `call` is the same for all that ask for the same, see `interrupted`."""
+    def create(self, spec: RunSpec, call: str = "", selection: str = "") -> None:
+        """Open a run for listing.
+
+        Args:
+            spec: the run.
+            call: the same for all that ask for the same, see `interrupted`.
+            selection: JSON of which keys it takes; for who proves the run, not for who works on it.
+        """
         seconds, micros = self.client.time()
         now = seconds * 1_000_000 + micros
         with self.client.pipeline(transaction=True) as pipe:
             counts: _Fields = dict.fromkeys(("listed", "done", "skipped", "failed", "page"), 0)
             clocks: _Fields = dict.fromkeys(("created", "moved", "listing_at"), now)
             pipe.hset(
-                base(spec.run), mapping={"spec": spec.dump(), "state": "listing", "call": call, **counts, **clocks}
-            )
+                base(spec.run),
+                mapping={
+                    "spec": spec.dump(), "state": "listing", "call": call, "selection": selection, **counts, **clocks
+                },
+            )  # fmt: skip
             pipe.zadd(RUNS, {spec.run: now})
             pipe.zadd(ACTIVE, {spec.run: now})
             pipe.execute()

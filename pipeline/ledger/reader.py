@@ -36,6 +36,10 @@ class LedgerReader:
             raise SetupError(f"There is no run {run!r}.", "mattemill status lists the runs")
         return RunSpec.load(text.decode())
 
+    def selection(self, run: RunId) -> str:
+        """JSON of which keys a run takes; "" when it does not say."""
+        return (cast(bytes | None, self.client.hget(base(run), "selection")) or b"").decode()
+
     def counts(self, run: RunId) -> Counts:
         """Where a run stands, exact at this moment.
 

@@ -181,3 +181,48 @@ def test_verify_proves_the_sum_from_s3_alone_and_names_what_does_not_hold(
     assert any("out/06 产品.png is not the one" in sentence for sentence in verdict.wrong)
     with pytest.raises(SetupError, match="no reports"):
         verify(store, Location(photos, f"reports/_mattemill/{RunId('none')}/"))
+
+
+def of(run: Run, ledger: Ledger, settings: Settings, store: S3Store) -> tuple[int, tuple[str, ...], int]:
+    """Work a run off and verify it without Redis: listed, wrong, newer."""
+    place = run.spec.reports
+    work_off(run, ledger, settings, store)
+    ledger.client.flushall()
+    verdict = verify(store, place)
+    return verdict.listed, verdict.wrong, verdict.newer
+
+
+@pytest.mark.parametrize(
+    ("selection", "listed", "newer"),
+    [
+        (Selection(), 30, 1),
+        (Selection(include=("1*",)), 10, 0),
+        (Selection(include=("1*", "later*")), 10, 1),
+        (Selection(exclude=("2*",)), 20, 1),
+        (Selection(limit=12), 12, 0),
+        (Selection(limit=31), 30, 1),
+        (Selection(any_name=True, include=("1*", "note*")), 10, 1),
+    ],
+    ids=["all", "include", "include later", "exclude", "limit", "limit not reached", "any name"],
+)
+def test_verify_holds_a_run_to_what_it_was_asked_to_take(
+    selection: Selection, listed: int, newer: int, producer: Producer, photos: str, ledger: Ledger, settings: Settings,
+    store: S3Store, s3_client: "S3Client",
+) -> None:  # fmt: skip
+    target = f"s3://{photos}/out/"
+    run = producer.sweep(f"s3://{photos}/in/", target, selection=selection)
+    for key in ("in/later.jpg", "in/notes.txt"):
+        s3_client.put_object(Bucket=photos, Key=key, Body=b"later")
+    assert of(run, ledger, settings, store) == (listed, (), newer)
+
+
+def test_verify_holds_single_images_to_themselves(
+    producer: Producer, photos: str, ledger: Ledger, settings: Settings, store: S3Store, s3_client: "S3Client"
+) -> None:
+    images = [f"s3://{photos}/in/{name}" for name in ("03 产品.jpg", "04 产品.jpg", "no image's name")]
+    s3_client.put_object(Bucket=photos, Key="in/no image's name", Body=b"x")
+    run = producer.enqueue(images, f"s3://{photos}/out/")
+    place = run.spec.reports
+    assert of(run, ledger, settings, store) == (3, (), 0)
+    s3_client.put_object(Bucket=photos, Key="in/04 产品.jpg", Body=b"changed")
+    assert verify(store, place).newer == 1
