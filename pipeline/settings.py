@@ -77,6 +77,9 @@ class Settings(BaseSettings):
         256, ge=1, description="images waiting for encoding before the feeder stops feeding engines"
     )
 
+    grace: float = Field(
+        40, gt=0, description="seconds until a worker that was told to stop is killed; told twice, it leaves in 3"
+    )
     held_timeout: float = Field(30, gt=0, description="seconds untouched after which held work is taken back")
     waiting_timeout: float = Field(
         30, gt=0, description="seconds after which waiting work whose message is gone is fed again"

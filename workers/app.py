@@ -1,7 +1,6 @@
 """The Celery application, and what has to be known of its queues in Redis."""
 
 import json
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, cast
@@ -9,7 +8,6 @@ from typing import Protocol, cast
 import redis
 import structlog
 from celery import Celery, Task
-from celery.signals import worker_ready
 
 import celeryconfig
 from pipeline.jobs import ENCODE_QUEUE, Job
@@ -32,19 +30,6 @@ def make_app(settings: Settings) -> Celery:
     app = Celery("mattemill", set_as_current=False, broker=settings.redis_url.get_secret_value())
     app.config_from_object(celeryconfig)
     return app
-
-
-def drain_on_every_signal() -> None:
-    """Have QUIT and every Ctrl-C of the Celery worker that is to start mean what TERM means: finish, give back, leave.
-
-    Celery's cold shutdown works within the signal's handler: it waits there for tasks that may wait for a lock that the
-    interrupted code holds, such as that of the event dispatcher, and hangs.
-    """
-
-    @worker_ready.connect(weak=False)
-    def drain(**_: object) -> None:
-        for number in (signal.SIGQUIT, signal.SIGINT):
-            signal.signal(number, signal.getsignal(signal.SIGTERM))
 
 
 def publish(app: Celery, jobs: Sequence[Job], priority: int) -> None:

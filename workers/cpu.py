@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sys
 import threading
 from typing import TypedDict
@@ -25,7 +26,8 @@ from pipeline.runs import Item
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
-from workers.app import ENCODE, add_task, drain_on_every_signal, make_app
+from workers.app import ENCODE, add_task, make_app
+from workers.departure import Departure
 from workers.encoding import make_cutout
 from workers.lifecycle import die_with_parent, start
 from workers.metrics import Metrics
@@ -76,12 +78,13 @@ def run(concurrency: str, settings: Settings) -> None:
     @worker_process_init.connect(weak=False)
     def begin(**_: object) -> None:
         die_with_parent()
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a terminal's reaches the whole group; the parent decides
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         child["ledger"] = Ledger(connect(settings), settings)
         child["store"] = S3Store(settings, pool=2)
 
-    drain_on_every_signal()
+    Departure(lambda: _give_back(parent), settings.grace).install()
 
     @worker_ready.connect(weak=False)
     def ready(**_: object) -> None:
@@ -151,6 +154,12 @@ def _blame(ledger: Ledger, metrics: Metrics, request: Request, reason: str) -> N
         outcome = ledger.blame(taken, reason)
         metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
         log.warning("child_died", run=taken.run, key=taken.item.key, reason=reason, outcome=outcome)
+
+
+def _give_back(ledger: Ledger) -> int:
+    held = [taken for request in list(state.active_requests) for taken in _held(request)]
+    ledger.give_back(held)
+    return len(held)
 
 
 def _touch(ledger: Ledger, settings: Settings) -> None:

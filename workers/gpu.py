@@ -15,10 +15,12 @@ from pipeline.jobs import Job, MessageError
 from pipeline.ledger import Ledger, check, connect
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
-from workers.app import MATTE, add_task, drain_on_every_signal, make_app, publish
+from workers.app import MATTE, add_task, make_app, publish
+from workers.departure import Departure
 from workers.devices import open_engine
 from workers.engine_record import EngineRecord
 from workers.flow import Flow
+from workers.last_words import say
 from workers.lifecycle import LOST, start
 from workers.matte import MatteStage
 from workers.metrics import MatteMetrics
@@ -28,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 def run(device: str, settings: Settings, record: EngineRecord) -> None:
     """Open and warm the engine, then take work until told to stop."""
-    drain_on_every_signal()
     client = connect(settings)
     check(client, settings)
     app = make_app(settings)
@@ -45,6 +46,12 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             None if engine.name.startswith(FAKE) else ModelStore(settings.home).spec(settings.model).weights,
             metrics=metrics,
         )
+        Departure(stage.give_back, settings.grace).install()
+
+        def stuck() -> None:
+            say("the consumer takes nothing from queues that are not empty")
+            os._exit(LOST)
+
         queues = [matte_queue(settings.model, str(size)) for size in engine.size_buckets]
         flow = Flow(
             client,
@@ -53,7 +60,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             2 * stage.slots,
             settings.encode_mark,
             settings.stuck_timeout,
-            lambda: os._exit(LOST),
+            stuck,
         )
 
         def matte(message: object) -> None:

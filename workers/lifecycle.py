@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pipeline.errors import MattemillError
 from pipeline.log import configure
 from pipeline.settings import Settings, load_settings
+from workers.last_words import say
 
 _PR_SET_PDEATHSIG = 1
 LOST = 70
@@ -45,6 +46,10 @@ def start(role: str, run: Callable[[str, Settings], None]) -> int:
             silence_stdout()
         run(sys.argv[1], settings)
     except MattemillError as error:
+        say(str(error))
         print(error, file=sys.stderr)  # noqa: T201 - the sentence for whoever started it
         return 2
+    except Exception as error:
+        say(f"{type(error).__name__}: {error}")
+        raise
     return 0

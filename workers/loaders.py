@@ -5,7 +5,6 @@ import json
 import mmap
 import os
 import queue
-import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import MattemillError
 from pipeline.ids import SizeBucket
+from workers.last_words import ending
 from workers.loading import Loaded, Request, answer
 
 _START_SECONDS = 60.0
@@ -197,6 +197,4 @@ class _Child:
     def _died(self) -> LoaderDiedError:
         self.alive = False
         self._process.kill()
-        status = self._process.wait()
-        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
-        return LoaderDiedError(f"the loader ended with {name}")
+        return LoaderDiedError(f"the loader ended with {ending(self._process.wait())}")

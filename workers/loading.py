@@ -118,7 +118,8 @@ def main() -> None:
     """The child: `python -m workers.loading PARENT PIPE MEMORY SIZE`, started by `workers.loaders`."""
     parent, pipe, memory_fd, size = map(int, sys.argv[1:])
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGQUIT):  # a terminal's reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     settings = load_settings()
     resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
     cv2.setNumThreads(1)

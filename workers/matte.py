@@ -25,6 +25,7 @@ from pipeline.settings import Settings
 from workers.batcher import DynamicBatcher, Matte
 from workers.engine_record import EngineRecord
 from workers.engine_thread import EngineThread
+from workers.last_words import say
 from workers.lifecycle import LOST
 from workers.loaders import LoaderDiedError, Loaders, Slot
 from workers.loading import Request
@@ -109,13 +110,19 @@ class MatteStage:
         self._engine.join()
         self._stopped.set()
         self._watcher.join()
-        self._ledger.give_back(self.held())
+        self.give_back()
         log.info("matte_stage_ended", **self.figures())
 
     def held(self) -> list[Taken]:
         """The items that this stage works on now."""
         with self._lock:
             return list(self._held)
+
+    def give_back(self) -> int:
+        """Return what it works on to the ledger, without blame, and how many those were; for a process that ends."""
+        held = self.held()
+        self._ledger.give_back(held)
+        return len(held)
 
     def in_hand(self) -> int:
         """How many items it works on now."""
@@ -304,6 +311,7 @@ class MatteStage:
         with self._leaving:
             guilty = {(one.run, one.item.id) for one in self._record.read()}
             innocent = [one for one in self.held() if (one.run, one.item.id) not in guilty]
+            say(" ".join([event, *(f"{name}={value}" for name, value in values.items())]))
             log.critical(event, **values, in_engine=len(guilty), given_back=len(innocent))
             # Redis may be away: the ledger takes back what is not given back.
             giving = threading.Thread(target=self._ledger.give_back, args=(innocent,), daemon=True)

@@ -21,6 +21,7 @@ from workers.engine_record import EngineRecord
 from workers.gpu_gauges import GpuGauges
 from workers.house_gauges import HouseGauges
 from workers.housekeeping import Housekeeper, StoppedError
+from workers.last_words import VARIABLE, LastWords, ending
 from workers.lifecycle import LOST
 from workers.memory import available_bytes, check_memory
 from workers.metrics import Metrics
@@ -60,11 +61,15 @@ class Command:
 class Supervisor:
     """Runs worker modules as children of this process until told to stop.
 
+    The first signal lets the children end what they work on; QUIT, and any signal after the first, is passed on as
+    QUIT: they leave in seconds.
+
     Args:
         commands: one for each child.
         crashed: gets what was in the engine of a child that left by its own act: by a fault or with exit code 70.
         backoff: seconds before the second start after early deaths; doubled at each further one.
         metrics: counts deaths.
+        grace: seconds that a child may take to end; then it is killed.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Supervisor:
         crashed: Callable[[Sequence[Taken]], object] = lambda _: None,
         backoff: float = 1.0,
         metrics: Metrics | None = None,
+        grace: float = _GRACE,
     ) -> None:
         self._commands = commands
         self._crashed = crashed
@@ -81,10 +87,12 @@ class Supervisor:
         for command in commands:
             self._metrics.watches(command.module)
         self._stop = threading.Event()
+        self._grace = grace
         self._told = False
+        self._haste = False
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; 0 when all children ended well, 2 when one could not start or gave up."""
+        """Run until told to stop; 2 when a child could not start, was given up or had to be killed, else 0."""
         for name in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(name, self._tell)
         parent = os.getppid()
@@ -104,32 +112,38 @@ class Supervisor:
             thread.join()
         return max(results)
 
-    def _tell(self, *_: object) -> None:
+    def _tell(self, number: int, _: object) -> None:
         # No event: its lock may be held by this very thread, in its own wait or in the handler of the signal before.
+        self._haste = self._told or number == signal.SIGQUIT
         self._told = True
 
     def _keep(self, index: int, results: list[int]) -> None:
         """Start a child, and again when it dies; from a thread that lives as long as the process matters."""
-        command, deaths = self._commands[index], 0
+        command, deaths, words = self._commands[index], 0, LastWords()
         while not self._stop.is_set():
+            words.forget()
             started, finished = time.monotonic(), _finished(command)
-            child = _start(command)
+            child = _start(command, words)
             while child.poll() is None and not self._stop.wait(0.1):
                 pass
             if self._stop.is_set():
-                self._end(child)
+                results[index] = self._end(command, child)
                 return
-            if child.returncode == 2:
-                results[index] = 2  # it has said why it cannot start
+            reason = ": ".join(filter(None, [ending(child.returncode), words.read()]))
+            said = {"command": command.module, "argument": command.argument, "reason": reason}
+            if child.returncode == 2:  # it has said why it cannot start
+                if len(self._commands) > 1:
+                    log.error("worker_given_up", **said, status=2)
+                results[index] = 2
                 return
             early = time.monotonic() - started < _EARLY_SECONDS and _finished(command) == finished
             deaths = deaths + 1 if early else 1
             self._metrics.died(command.module)
-            log.warning("worker_ended", command=command.module, status=child.returncode, deaths=deaths)
+            log.warning("worker_ended", **said, status=child.returncode, deaths=deaths)
             if command.record is not None:
                 self._judge(command.record, child.returncode)
             if deaths >= _EARLY_DEATHS:
-                log.error("worker_given_up", command=command.module, status=child.returncode, deaths=deaths)
+                log.error("worker_given_up", **said, status=child.returncode, deaths=deaths)
                 results[index] = 2
                 return
             self._stop.wait(min(self._backoff * 2.0 ** (deaths - 1), 30))
@@ -145,13 +159,24 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001 - Redis may be away: the ledger takes the images back all the same
             log.warning("suspects_unreported", error=str(error))
 
-    def _end(self, child: subprocess.Popen[bytes]) -> None:
-        child.terminate()  # once: a second TERM makes Celery drop what it works on
-        try:
-            child.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+    def _end(self, command: Command, child: subprocess.Popen[bytes]) -> int:
+        """Tell a child to stop, and see to it that it does; 2 when it had to be killed."""
+        said = {"command": command.module, "argument": command.argument}
+        child.terminate()
+        log.info("worker_stopping", **said, grace=self._grace)
+        deadline, hastened = time.monotonic() + self._grace, False
+        while child.poll() is None:
+            if self._haste and not hastened:
+                hastened = True
+                child.send_signal(signal.SIGQUIT)
+                log.info("worker_hastened", **said)
+            if time.monotonic() > deadline:
+                child.kill()
+                child.wait()
+                log.error("worker_killed", **said, grace=self._grace)
+                return 2
+            time.sleep(0.05)
+        return 0
 
 
 def _finished(command: Command) -> int:
@@ -159,13 +184,14 @@ def _finished(command: Command) -> int:
     return command.record.finished if command.record is not None else 0
 
 
-def _start(command: Command) -> subprocess.Popen[bytes]:
+def _start(command: Command, words: LastWords) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-m", command.module, command.argument, str(os.getpid())]
-    fds: tuple[int, ...] = ()
+    fds = [words.fileno()]
     if command.record is not None:
-        fds = (command.record.fileno(),)
+        fds.append(command.record.fileno())
         arguments.append(str(command.record.fileno()))
-    return subprocess.Popen(arguments, env={**os.environ, **command.environment}, pass_fds=fds)
+    environment = {**os.environ, **command.environment, VARIABLE: str(words.fileno())}
+    return subprocess.Popen(arguments, env=environment, pass_fds=fds)
 
 
 def keep_house(settings: Settings, stop: threading.Event, metrics: Metrics, gauges: HouseGauges) -> None:
@@ -242,7 +268,7 @@ def run_cpu(settings: Settings, concurrency: int) -> int:
         house = threading.Thread(target=keep_house, args=(settings, stop, metrics, gauges), name="housekeeping")
         house.start()
         try:
-            return Supervisor([Command("workers.cpu", str(concurrency))], metrics=metrics).run()
+            return Supervisor([Command("workers.cpu", str(concurrency))], metrics=metrics, grace=settings.grace).run()
         finally:
             stop.set()
             house.join()
@@ -268,4 +294,4 @@ def run_gpu(settings: Settings, devices: Sequence[str]) -> int:
                 metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
             return outcomes
 
-        return Supervisor(commands, suspect, metrics=metrics).run()
+        return Supervisor(commands, suspect, metrics=metrics, grace=settings.grace).run()

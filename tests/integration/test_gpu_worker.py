@@ -2,10 +2,13 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +18,7 @@ from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
 from tests.processes import empty, photo, process, put_run
+from tests.proxy import sick_proxy
 from workers.app import length, make_app, publish
 from workers.housekeeping import Housekeeper
 
@@ -141,7 +145,9 @@ def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize("names", ["SIGTERM", "SIGQUIT", "SIGQUIT SIGQUIT", "SIGINT SIGINT", "SIGTERM SIGQUIT"])
+@pytest.mark.parametrize(
+    "names", ["SIGTERM", "SIGTERM SIGTERM", "SIGQUIT", "SIGQUIT SIGQUIT", "SIGINT SIGINT", "SIGTERM SIGQUIT"]
+)
 def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
     names: str,
     ledger: Ledger,
@@ -161,3 +167,47 @@ def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
         assert places["held"] == 0
         assert sum(places.values()) == 60
         assert ledger.counts(spec.run).failed == 0
+
+
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize(("grace", "names"), [(600, ["SIGTERM", "SIGTERM"]), (600, ["SIGQUIT"]), (4, ["SIGTERM"])])
+@pytest.mark.parametrize("role", ["gpu", "cpu"])
+def test_what_is_not_ended_in_time_goes_back_and_the_worker_leaves_well(
+    role: str,
+    grace: int,
+    names: list[str],
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+    tmp_path: Path,
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(3)}, chunk=3)
+    words = ["gpu", "--devices", "fake:1"] if role == "gpu" else ["cpu", "--concurrency", "2"]
+    with ExitStack() as stack:
+        proxy = stack.enter_context(sick_proxy(environment["MATTEMILL_S3_ENDPOINT_URL"]))
+        proxy.rule = lambda method, path: "hang"
+        sick = environment | {"MATTEMILL_S3_ENDPOINT_URL": proxy.url, "MATTEMILL_GRACE": str(grace)}
+        if role == "cpu":
+            with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:1"):
+                wait_until(lambda: length(ledger.client, "encode") == 3, 60)
+        else:
+            stack.enter_context(housekeeping(ledger, settings))
+        log = stack.enter_context((tmp_path / "log").open("w+"))
+        command = [sys.executable, "-m", "producer.commands", "worker", *words]
+        worker = subprocess.Popen(command, env=sick, stderr=log)
+        stack.callback(worker.wait)
+        stack.callback(worker.kill)
+        wait_until(lambda: ledger.places(spec.run)["held"] > 0 and proxy.requests, 60)
+        for name in names:
+            worker.send_signal(getattr(signal, name))
+            wait_until(lambda: "worker_stopping" in (tmp_path / "log").read_text())  # two that come at once are one
+        assert worker.wait(60) == 0
+        places = ledger.places(spec.run)
+        said = (tmp_path / "log").read_text()
+    assert places["held"] == 0
+    assert sum(places.values()) == 3
+    assert ledger.counts(spec.run).retried == 0
+    assert said.count("left_unfinished") == 1, said

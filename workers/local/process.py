@@ -138,7 +138,7 @@ class Child:
             return ""
 
     def terminate(self) -> None:
-        """Send SIGTERM, once: to Celery a second one says to drop what it works on. Does not wait; idempotent."""
+        """Send SIGTERM, once: to a worker a second one says to hurry. Does not wait; idempotent."""
         if not self._asked and self.poll() is None:
             self._asked = True
             self._process.terminate()
