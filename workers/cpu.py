@@ -1,5 +1,6 @@
 """The CPU worker: a prefork pool, one cutout at a time in each child. `python -m workers.cpu CONCURRENCY [PARENT]`."""
 
+import gc
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ import structlog
 from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.exceptions import WorkerLostError
-from celery.signals import worker_process_init, worker_ready
+from celery.signals import worker_before_create_process, worker_process_init, worker_ready
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -30,6 +31,7 @@ from workers.app import ENCODE, add_task, make_app
 from workers.departure import Departure
 from workers.encoding import make_cutout
 from workers.lifecycle import die_with_parent, start
+from workers.memory import drop_code
 from workers.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -71,9 +73,17 @@ def run(concurrency: str, settings: Settings) -> None:
     check(parent.client, settings)
     app = make_app(settings)
     cv2.setNumThreads(1)
-    warm_up()  # before the children are forked: they share what was compiled
+    # What is made before the children are forked is in memory once.
+    warm_up()
+    drop_code("libllvmlite")
+    store = S3Store(settings, pool=2)
     child: _Child = {}
     metrics = Metrics()
+
+    @worker_before_create_process.connect(weak=False)
+    def share(**_: object) -> None:
+        gc.collect()
+        gc.freeze()  # a collection in a child would write to every object, and so copy its page
 
     @worker_process_init.connect(weak=False)
     def begin(**_: object) -> None:
@@ -82,7 +92,7 @@ def run(concurrency: str, settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         child["ledger"] = Ledger(connect(settings), settings)
-        child["store"] = S3Store(settings, pool=2)
+        child["store"] = store
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 

@@ -190,7 +190,9 @@ def _start(command: Command, words: LastWords) -> subprocess.Popen[bytes]:
     if command.record is not None:
         fds.append(command.record.fileno())
         arguments.append(str(command.record.fileno()))
-    environment = {**os.environ, **command.environment, VARIABLE: str(words.fileno())}
+    # By default every thread may get a heap of its own, and what each has freed is of use to no other.
+    heaps = {"MALLOC_ARENA_MAX": "2"}
+    environment = {**heaps, **os.environ, **command.environment, VARIABLE: str(words.fileno())}
     return subprocess.Popen(arguments, env=environment, pass_fds=fds)
 
 
