@@ -62,6 +62,9 @@ class SyntheticStore:
         body, etag, _ = self._objects[bucket, key]
         return Fetched(body, etag)
 
+    def peek(self, bucket: str, key: Key, most: int, *, etag: ETag) -> bytes:
+        return self.get(bucket, key, max_bytes=most).body[:most]
+
     def put(
         self,
         bucket: str,

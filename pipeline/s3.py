@@ -197,6 +197,30 @@ class S3Store:
         with closing(answer["Body"]):
             return _read(answer, etag, max_bytes)
 
+    def peek(self, bucket: str, key: Key, most: int, *, etag: ETag) -> bytes:
+        """Fetch the first `most` bytes of an object, or all where there are fewer.
+
+        Raises:
+            PermanentError: NOT_FOUND; CHANGED_WHILE_PROCESSING (the ETag differs).
+            TransientError: when they cannot be had now; TRUNCATED when fewer came than were announced.
+        """
+        try:
+            answer = self._client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"', Range=f"bytes=0-{most - 1}")
+            with closing(answer["Body"]):
+                if _etag(answer["ETag"]) != etag:  # a server that ignores If-Match
+                    raise _changed()
+                body = answer["Body"].read(most)  # of a server that ignores Range, too
+        except S3_FAILURES as error:
+            told = answer_of(error)
+            if told is not None and told.status == 412:
+                raise _changed() from error
+            if told is not None and told.status == 416:  # an empty object has no first byte
+                return b""
+            raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
+        if len(body) != min(most, answer["ContentLength"]):
+            raise TransientError(Code.TRUNCATED, f"expected {answer['ContentLength']} bytes, got {len(body)}")
+        return body
+
     def put(
         self,
         bucket: str,

@@ -75,6 +75,14 @@ class ObjectStore(Protocol):
             TransientError: NOT_FOUND never; TRUNCATED when fewer bytes came than were announced.
         """
 
+    def peek(self, bucket: str, key: Key, most: int, *, etag: ETag) -> bytes:
+        """Fetch the first `most` bytes of an object, or all where there are fewer.
+
+        Raises:
+            PermanentError: NOT_FOUND; CHANGED_WHILE_PROCESSING (the ETag differs).
+            TransientError: TRUNCATED when fewer bytes came than were announced.
+        """
+
     def put(
         self,
         bucket: str,

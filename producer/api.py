@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from model.store import ModelStore
 from pipeline.errors import Code, ItemError, SetupError
@@ -18,7 +19,8 @@ from pipeline.runs import HIGH, NORMAL, RunSpec, new_run_id
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import Listed, ObjectStore
-from producer.listing import HEADS, Lister, call_of, go_on, outcomes, pages, sources
+from producer.content import no_image
+from producer.listing import HEADS, Lister, Look, call_of, go_on, outcomes, pages, sources
 from producer.right import AlreadyRight
 from producer.run import Run
 from producer.selection import Selection
@@ -31,12 +33,13 @@ AnyRecipe = Recipe | str | Mapping[str, object] | None
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a sweep would do: keys listed, to be made, already right, in conflict; bytes of the sources to be made."""
+    """What a sweep would do: keys listed, to be made, already right, in conflict, no images; bytes to be made from."""
 
     listed: int
     todo: int
     skipped: int
     conflicts: int
+    no_images: int
     bytes: int
 
 
@@ -98,12 +101,12 @@ class Producer:
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, priority, reports_to)
         spec = replace(spec, sweep=name, run=run or spec.run)
-        lister = None
+        lister, look = None, self._look(spec, selection)
         if run is None and selection.limit is None:
-            lister = go_on(self._ledger, spec, selection, self._alive)
+            lister = go_on(self._ledger, spec, selection, self._alive, look)
         if lister is None:
             self._ledger.create(spec, call_of(spec, selection), selection.dump())
-            lister = Lister(self._ledger, spec, alive=self._alive)
+            lister = Lister(self._ledger, spec, alive=self._alive, look=look)
         with lister, AlreadyRight(self._store, lister.spec, listed=True) as right:
             lister.write(sources(self._store, lister.spec, selection), right)
         return self._run(lister.spec.run)
@@ -134,7 +137,8 @@ class Producer:
             SetupError: as `sweep`.
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, NORMAL, "")
-        listed = todo = skipped = conflicts = size = 0
+        listed = todo = skipped = conflicts = no_images = size = 0
+        look = self._look(spec, selection)
         with (
             AlreadyRight(self._store, spec, listed=True) as right,
             ThreadPoolExecutor(HEADS) as pool,
@@ -142,8 +146,11 @@ class Producer:
         ):
             outputs.execute("CREATE TABLE claims (id TEXT PRIMARY KEY) WITHOUT ROWID")
             for rows in pages(sources(self._store, spec, selection)):
-                for entry in outcomes(spec, rows, right, pool):
+                for entry in outcomes(spec, rows, right, look, pool):
                     listed += 1
+                    if entry.outcome == "no_image":
+                        no_images += 1
+                        continue
                     claimed = outputs.execute("INSERT OR IGNORE INTO claims VALUES (?)", (entry.item.id,)).rowcount
                     if not claimed:
                         conflicts += 1
@@ -151,7 +158,7 @@ class Producer:
                         todo, size = todo + 1, size + entry.item.bytes
                     else:
                         skipped += 1
-        return Plan(listed, todo, skipped, conflicts, size)
+        return Plan(listed, todo, skipped, conflicts, no_images, size)
 
     def enqueue(
         self,
@@ -249,6 +256,9 @@ class Producer:
         if head is None:
             raise SetupError(f"Recipe: there is no background image {place}.", "look for a typing mistake in its key")
         return recipe.pinned(head.etag)
+
+    def _look(self, spec: RunSpec, selection: Selection) -> Look | None:
+        return partial(no_image, self._store, spec.source_bucket) if selection.any_name else None
 
     def _heads(self, spec: RunSpec, keys: list[Key]) -> Iterator[Listed | tuple[Key, ItemError]]:
         for key in keys:

@@ -5,7 +5,7 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -30,6 +30,9 @@ HEADS = 16
 Found: TypeAlias = "Listed | tuple[Key, ItemError]"
 """A source, or why there is none."""
 
+Look: TypeAlias = Callable[[Listed], "dict[str, object] | None"]
+"""The row of a source that turns out to be no image; called by many threads."""
+
 _PAGE = 500
 _SIGNS = 3
 """Signs of life that a listing may leave out before it counts as killed."""
@@ -49,11 +52,22 @@ def pages(found: Iterable[Found]) -> Iterator[list[Found]]:
         yield page
 
 
-def outcomes(spec: RunSpec, rows: Sequence[Found], right: AlreadyRight, pool: ThreadPoolExecutor) -> list[Listing]:
-    """What is to become of each; asks the target where nothing else tells whether an output is right."""
+def outcomes(
+    spec: RunSpec, rows: Sequence[Found], right: AlreadyRight, look: Look | None, pool: ThreadPoolExecutor
+) -> list[Listing]:
+    """What is to become of each; asks the target where nothing else tells whether an output is right.
+
+    Where there is a `look`, it is had at each source whose output is not right.
+    """
     guesses = [False if isinstance(row, tuple) else right.guess(row) for row in rows]
     doubts = [row for row, guess in zip(rows, guesses, strict=True) if guess is None and not isinstance(row, tuple)]
     answers = dict(zip((row.key for row in doubts), pool.map(right.ask, doubts), strict=True))
+    wanted = [
+        row
+        for row, guess in zip(rows, guesses, strict=True)
+        if look and not isinstance(row, tuple) and not guess and not answers.get(row.key)
+    ]
+    others = dict(zip((row.key for row in wanted), pool.map(look, wanted) if look else (), strict=True))
     entries = []
     for row, guess in zip(rows, guesses, strict=True):
         if isinstance(row, tuple):
@@ -63,6 +77,9 @@ def outcomes(spec: RunSpec, rows: Sequence[Found], right: AlreadyRight, pool: Th
             entries.append(Listing("failed", item, short_hash(key), failed))
             continue
         item = Item(item_id(spec.output_key(row.key)), row.key, row.etag, row.bytes, spec.size_buckets[0])
+        if other := others.get(row.key):
+            entries.append(Listing("no_image", item, short_hash(row.key), other))
+            continue
         skipped = right.row(row) if guess else answers.get(row.key)
         entries.append(Listing("skipped" if skipped else "todo", item, short_hash(row.key), skipped))
     return entries
@@ -78,15 +95,19 @@ class Lister:
         spec: the run, which must be open in the ledger.
         page: number of its next page.
         listed: how many items it has already.
+        look: finds out which sources are no images; None takes every source for one.
         alive: seconds between two signs of life; MATTEMILL_LISTING_TIMEOUT must be some times longer.
     """
 
-    def __init__(self, ledger: Ledger, spec: RunSpec, page: int = 0, listed: int = 0, *, alive: float) -> None:
+    def __init__(
+        self, ledger: Ledger, spec: RunSpec, page: int = 0, listed: int = 0, *, alive: float, look: Look | None = None
+    ) -> None:
         self.spec = spec
         self._ledger = ledger
         self._page = page
         self._listed = listed
         self._alive = alive
+        self._look = look
         self._stop = threading.Event()
         self._waits = False
         self._said = False
@@ -123,9 +144,11 @@ class Lister:
         ids = [item_id(spec.output_key(key)) for key in keys]
         owners = dict(zip(ids, self._ledger.claimed(spec.run, ids), strict=True))
         new = [row for row, id, key in zip(rows, ids, keys, strict=True) if owners[id] != short_hash(key)]
-        return [self._owned(entry, owners) for entry in outcomes(spec, new, right, pool)]
+        return [self._owned(entry, owners) for entry in outcomes(spec, new, right, self._look, pool)]
 
     def _owned(self, entry: Listing, owners: dict[ItemId, str]) -> Listing:
+        if entry.outcome == "no_image":
+            return entry
         owner = owners[entry.item.id] = owners[entry.item.id] or entry.source
         if owner == entry.source:
             return entry
@@ -157,7 +180,7 @@ def call_of(spec: RunSpec, selection: Selection) -> str:
     return short_hash(f"{spec.with_run(RunId('')).dump()}{selection}")
 
 
-def go_on(ledger: Ledger, spec: RunSpec, selection: Selection, alive: float) -> Lister | None:
+def go_on(ledger: Ledger, spec: RunSpec, selection: Selection, alive: float, look: Look | None) -> Lister | None:
     """Take over the listing of a run that was begun with the same call and was killed; None when there is none.
 
     Whether whoever listed it is dead shows after `3 * alive` seconds without a sign of life, so that this may take
@@ -169,6 +192,6 @@ def go_on(ledger: Ledger, spec: RunSpec, selection: Selection, alive: float) -> 
             found = ledger.adopt_listing(run, _SIGNS * alive)
             if found is not None:
                 log.warning("Run %s was killed while it listed: going on with it.", run)
-                return Lister(ledger, spec.with_run(run), *found, alive=alive)
+                return Lister(ledger, spec.with_run(run), *found, alive=alive, look=look)
             time.sleep(min(alive / 4, 0.5))
     return None

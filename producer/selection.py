@@ -18,7 +18,7 @@ class Selection:
         include: when there are any, a key must match one of them.
         exclude: a key that matches one of them is left out.
         limit: the most keys to take; None takes all.
-        any_name: take keys whatever their names end with, not only those that look like images.
+        any_name: of keys whose names do not end like an image's, take those whose first bytes are an image's.
         named: the keys were named one by one; nothing was listed, and no other key belongs to the run.
     """
 
@@ -39,7 +39,7 @@ class Selection:
         return cls(**{**fields, **tuples})
 
     def takes(self, spec: RunSpec, key: Key) -> bool:
-        """Whether this key belongs to the sweep."""
+        """Whether this key belongs to the sweep, as far as its name tells."""
         if spec.is_own_output(key) or not (self.any_name or is_image_name(key)):
             return False
         name = key[len(spec.source_prefix) :]

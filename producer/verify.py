@@ -13,10 +13,10 @@ from pipeline.storage import ObjectStore
 from producer.selection import Selection
 
 _TABLES = """
-CREATE TABLE told (key TEXT PRIMARY KEY, outcome TEXT, etag TEXT, output TEXT, oetag TEXT, size INT);
+CREATE TABLE told (key TEXT PRIMARY KEY, outcome TEXT, etag TEXT, output TEXT, oetag TEXT, size INT, code TEXT);
 CREATE TABLE there (output TEXT PRIMARY KEY, etag TEXT, size INT);
 CREATE TABLE source (key TEXT PRIMARY KEY, etag TEXT, taken INT);
-CREATE VIEW made AS SELECT * FROM told WHERE outcome IN ('done', 'skipped');
+CREATE VIEW made AS SELECT * FROM told WHERE outcome = 'done' OR outcome = 'skipped' AND code IS NULL;
 """
 
 
@@ -28,7 +28,7 @@ class Verdict:
         run: the run.
         listed: lines of the manifest.
         done: outputs that the run made.
-        skipped: outputs that were right before.
+        skipped: outputs that were right before, and sources that are no images.
         failed: keys that failed, each with its reason in the manifest.
         wrong: what does not hold any more, a sentence each; empty when the proof stands.
         newer: sources that changed since, or came and belong to the run; a next one takes them.
@@ -57,9 +57,9 @@ def verify(store: ObjectStore, place: Location) -> Verdict:
         raise SetupError(f"{place} holds no reports of a closed run: {error}.", "name the folder of one run") from error
     with closing(sqlite3.connect("")) as db:
         db.executescript(_TABLES)
-        fields = ("key", "outcome", "etag", "output", "output_etag", "output_bytes")
+        fields = ("key", "outcome", "etag", "output", "output_etag", "output_bytes", "code")
         told = (tuple(row.get(name) for name in fields) for row in read_manifest(store, place))
-        db.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?)", told)
+        db.executemany("INSERT OR REPLACE INTO told VALUES (?, ?, ?, ?, ?, ?, ?)", told)
         there = list_keys(store, spec.target_bucket, spec.target_prefix)
         db.executemany("INSERT OR REPLACE INTO there VALUES (?, ?, ?)", ((o.key, o.etag, o.bytes) for o in there))
         source = list_keys(store, spec.source_bucket, spec.source_prefix)

@@ -60,9 +60,10 @@ def _report(
 ) -> ReportData:
     latencies: list[float] = []
     chosen: list[dict[str, object]] = []
-    suspects = Counter[str]()
+    suspects, no_images = Counter[str](), 0
     step, due = max(summary.done / _CARDS, 1.0), 0.0
     for row in rows:
+        no_images += row["outcome"] == "skipped" and "code" in row
         if row["outcome"] == "done":
             if len(latencies) >= due:
                 chosen.append(row)
@@ -92,6 +93,7 @@ def _report(
         latencies_ms=latencies,
         cards=make_cards(spec, chosen, settings, store),
         failures=[FailureRow(str(row["key"]), str(row["code"]), str(row["reason"])) for row in summary.failures],
+        no_images=no_images,
     )
 
 

@@ -116,7 +116,11 @@ def probe(data: bytes) -> Header:
     """
     if not data:
         raise PermanentError(Code.EMPTY_OBJECT, "the object has no bytes")
-    format = _sniff(data)
+    format = sniff(data)
+    if format == "HEIC" and find_spec("pi_heif") is None:
+        raise _refused("a HEIC file, which needs pip install 'mattemill[heic]'")
+    if format == "AVIF" and not features.check("avif"):
+        raise _refused("an AVIF file, which the installed Pillow cannot read")
     try:
         header = _READERS.get(format, _read_with_pillow)(data, format)
     except PermanentError:
@@ -162,8 +166,12 @@ def orientation_of(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _sniff(data: bytes) -> str:
-    """Tell the format of a supported file by its signature."""
+def sniff(data: bytes) -> str:
+    """Tell the format of a file by its first kilobyte, installed decoders or not.
+
+    Raises:
+        PermanentError: NOT_AN_IMAGE; UNSUPPORTED_FORMAT, naming what it is; TRUNCATED when too few bytes are there.
+    """
     for magic, format in _SUPPORTED_MAGIC:
         if data.startswith(magic):
             return format
@@ -194,12 +202,8 @@ def _sniff_media(data: bytes) -> str:
         raise _ended(data)
     brands = {data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))}
     if brands & {b"avif", b"avis"}:
-        if not features.check("avif"):
-            raise _refused("an AVIF file, which the installed Pillow cannot read")
         return "AVIF"
     if brands & _HEIF_BRANDS:
-        if find_spec("pi_heif") is None:
-            raise _refused("a HEIC file, which needs pip install 'mattemill[heic]'")
         return "HEIC"
     if data[8:12] == b"crx ":
         raise _refused("a camera RAW (CR3) file")

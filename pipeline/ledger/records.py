@@ -40,10 +40,11 @@ class Counts:
 class Listing:
     """One listed key with what is to become of it.
 
-    `outcome` is "todo", "skipped", "failed" or "conflict" (failed, because another source has claimed the output).
+    `outcome` is "todo", "skipped" (its output is right), "failed", "conflict" (failed, because another source has
+    claimed the output) or "no_image" (skipped, and its output is another source's to claim).
     """
 
-    outcome: Literal["todo", "skipped", "failed", "conflict"]
+    outcome: Literal["todo", "skipped", "failed", "conflict", "no_image"]
     item: Item
     source: str
     row: Mapping[str, object] | None = None

@@ -47,7 +47,7 @@ def _starts_a_run(command: _Command) -> _Command:
 @click.option("--include", multiple=True, metavar="PATTERN", help="only keys like this, such as '*.jpg'; repeatable")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="no keys like this, such as '*/thumbs/*'; repeatable")
 @click.option("--limit", type=click.IntRange(min=1), help="at most that many keys")
-@click.option("--any-name", is_flag=True, help="take keys whatever their names end with")
+@click.option("--any-name", is_flag=True, help="images by content too, whatever their names end with")
 @click.option(
     "--reports-to", default="", metavar="S3_URL", help="where manifest and report go; default: beside the outputs"
 )
@@ -87,7 +87,7 @@ def sweep(
         else:
             click.echo(
                 f"listed {plan.listed} = to be made {plan.todo} ({plan.bytes / 1e6:.1f} MB)"
-                f" + already right {plan.skipped} + conflicts {plan.conflicts}"
+                f" + already right {plan.skipped} + conflicts {plan.conflicts} + no images {plan.no_images}"
             )
         return
     run = Producer().sweep(

@@ -99,7 +99,7 @@ class ReportData:
         target: where the cutouts went.
         listed: images listed.
         done: images finished with a cutout.
-        skipped: images whose cutout was already right.
+        skipped: images whose cutout was already right, and `no_images`.
         failed: images that failed.
         seconds: wall-clock duration of the run.
         images_per_second: throughput over the run.
@@ -111,6 +111,7 @@ class ReportData:
         latencies_ms: total milliseconds of each finished image; may be a sample or empty.
         cards: the gallery; may be a sample or empty.
         failures: every failed image.
+        no_images: those of the skipped that are no images, by their first bytes.
 
     Raises:
         ValueError: a count or a time is negative or not finite, or a time has no time zone.
@@ -133,6 +134,7 @@ class ReportData:
     latencies_ms: Sequence[float]
     cards: Sequence[Card]
     failures: Sequence[FailureRow]
+    no_images: int = 0
 
     def __post_init__(self) -> None:
         for name in ("listed", "done", "skipped", "failed"):
@@ -151,3 +153,8 @@ class ReportData:
     def unaccounted(self) -> int:
         """Images listed but neither done, skipped nor failed; negative if more ended than were listed."""
         return self.listed - self.done - self.skipped - self.failed
+
+    @property
+    def right(self) -> int:
+        """Images whose cutout was already right."""
+        return self.skipped - self.no_images

@@ -104,7 +104,7 @@ class NamedSweep(_Scheduled):
         include: when there are any, a key must match one of these patterns.
         exclude: a key that matches one of these is left out.
         limit: the most keys a night.
-        any_name: take keys whatever their names end with.
+        any_name: take images whatever their names end with.
         reports_to: where manifest and report go; "" puts them beside the outputs.
         retention: what `mattemill clean` may remove, and when.
         hook: a webhook's address, or a command as a list; told the summary of every run. It may hold a secret.

@@ -53,6 +53,10 @@ class ReadOnly:
         """As the store."""
         return self._store.get(bucket, key, etag=etag, max_bytes=max_bytes)
 
+    def peek(self, bucket: str, key: Key, most: int, *, etag: ETag) -> bytes:
+        """As the store."""
+        return self._store.peek(bucket, key, most, etag=etag)
+
     def put(
         self,
         bucket: str,

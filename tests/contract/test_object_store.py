@@ -121,6 +121,17 @@ class TestReading:
         assert head is not None
         assert head.bytes == 0
 
+    def test_the_first_bytes_of_an_object(self, store: ObjectStore, s3_bucket: str) -> None:
+        etag = put(store, s3_bucket, "a.png", b"0123456789")
+        assert store.peek(s3_bucket, Key("a.png"), 4, etag=etag) == b"0123"
+        assert store.peek(s3_bucket, Key("a.png"), 1024, etag=etag) == b"0123456789"
+        empty = put(store, s3_bucket, "empty.png", b"")
+        assert store.peek(s3_bucket, Key("empty.png"), 4, etag=empty) == b""
+        with fails(PermanentError, Code.CHANGED_WHILE_PROCESSING):
+            store.peek(s3_bucket, Key("a.png"), 4, etag=empty)
+        with fails(PermanentError, Code.NOT_FOUND):
+            store.peek(s3_bucket, Key("nothing"), 4, etag=etag)
+
 
 class TestListing:
     def test_every_object_once_over_several_pages(self, store: ObjectStore, s3_bucket: str) -> None:

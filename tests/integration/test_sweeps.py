@@ -124,7 +124,7 @@ def test_patterns_and_limits_choose_and_a_plan_writes_nothing(
     producer: Producer, photos: str, proxy: SickProxy, s3_client: "S3Client"
 ) -> None:
     for key in ("in/thumbs/a.jpg", "in/b.jpeg", "in/c", "in/b.webp"):
-        s3_client.put_object(Bucket=photos, Key=key, Body=b"12345")
+        s3_client.put_object(Bucket=photos, Key=key, Body=b"GIF89")
 
     def plan(selection: Selection) -> tuple[int, int, int]:
         planned = producer.plan(f"s3://{photos}/in/", f"s3://{photos}/out/", selection=selection)
@@ -136,6 +136,53 @@ def test_patterns_and_limits_choose_and_a_plan_writes_nothing(
     assert plan(Selection(include=("c",), any_name=True)) == (1, 0, 5)
     assert not [method for method, _ in proxy.requests if method in ("PUT", "POST", "DELETE")]
     assert producer.runs() == []
+
+
+def test_images_by_content_and_what_is_none_is_skipped_with_what_it_is(
+    producer: Producer, photos: str, ledger: Ledger, settings: Settings, store: S3Store, proxy: SickProxy,
+    s3_client: "S3Client",
+) -> None:  # fmt: skip
+    bodies = {
+        "00 产品.txt": b"would be written where the image of this name is",
+        "invoice.pdf": b"%PDF-1.7 and so on",
+        "clip": b"\0\0\0\x18ftypisom\0\0\0\0isommp42",
+        "_SUCCESS": b"",
+        "photo": b"\xff\xd8\xff\xe0" + b"x" * 5000,
+        "phone": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",  # whether this machine can read it or not
+    }
+    for name, body in bodies.items():
+        s3_client.put_object(Bucket=photos, Key=f"in/{name}", Body=body)
+    source, target, by_content = f"s3://{photos}/in/", f"s3://{photos}/out/", Selection(any_name=True)
+    planned = producer.plan(source, target, selection=by_content)
+    assert (planned.listed, planned.todo, planned.conflicts, planned.no_images) == (36, 32, 0, 4)
+    proxy.requests.clear()
+    run = producer.sweep(source, target, selection=by_content)
+    assert (run.counts().listed, run.counts().pending, run.counts().skipped, run.counts().failed) == (36, 32, 4, 0)
+    looked_at = [path for method, path in proxy.requests if method == "GET" and "/in/" in path]
+    assert len(looked_at) == 5  # none for names that tell, none for an empty object
+
+    work_off(run, ledger, settings, store)
+    told = {str(row["key"]).removeprefix("in/"): row for row in run.results() if row["outcome"] == "skipped"}
+    assert {name: row["code"] for name, row in told.items()} == {
+        "00 产品.txt": "not_an_image", "invoice.pdf": "unsupported_format", "clip": "unsupported_format",
+        "_SUCCESS": "empty_object",
+    }  # fmt: skip
+    assert "a PDF file" in str(told["invoice.pdf"]["reason"])
+    verdict = verify(store, run.spec.reports)
+    assert (verdict.listed, verdict.done, verdict.skipped, verdict.wrong, verdict.newer) == (36, 32, 4, (), 0)
+    report = store.get(photos, Key(f"{run.spec.reports.key}report.html"), max_bytes=1 << 24).body.decode()
+    assert "4 of the listed keys are no images" in report
+    again = producer.sweep(source, target, selection=by_content)
+    assert (again.counts().pending, again.counts().skipped) == (0, 36)
+
+
+def test_what_cannot_be_looked_at_is_left_to_a_worker(
+    producer: Producer, photos: str, proxy: SickProxy, s3_client: "S3Client"
+) -> None:
+    s3_client.put_object(Bucket=photos, Key="in/notes", Body=b"no image" * 100)
+    proxy.rule = lambda method, path: "truncate" if method == "GET" and path.endswith("in/notes") else ""
+    run = producer.sweep(f"s3://{photos}/in/", f"s3://{photos}/out/", selection=Selection(any_name=True))
+    assert (run.counts().pending, run.counts().skipped) == (31, 0)
 
 
 def test_retry_takes_what_failed_and_nothing_else(

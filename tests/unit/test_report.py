@@ -190,6 +190,9 @@ def test_every_failure_is_listed_and_skipping_is_explained() -> None:
         assert f"{row.key} truncated {row.reason}" in page.text
     assert "truncated 300" in page.text
     assert "2 images were left alone because a cutout with the same fingerprint" in page.text
+    page = render(no_images=1)
+    assert "1 image was left alone because a cutout with the same fingerprint" in page.text
+    assert "1 of the listed keys is no image that can be read" in page.text
 
 
 def test_missing_failure_rows_are_admitted() -> None:
