@@ -5,7 +5,7 @@
     <reports>/manifest-00000.jsonl …                   the same in shards, for runs above 100 000 keys
 
 A part is written before its rows leave Redis, so a writer that dies loses nothing; its successor may write the same
-rows again in another part. The last line of a key wins.
+rows again in another part. The last line of a key wins. docs/sweeps.md has the fields of a line.
 """
 
 import hashlib
@@ -93,8 +93,16 @@ def collect(rows: Rows, store: ObjectStore, ledger: Ledger, spec: RunSpec) -> No
     """Add what lies in parts, then what is still in Redis; safe while rows are moved from there into a part."""
     later = list(ledger.rows(spec.run))  # read first: what is moved meanwhile is in a part that is listed below
     for key in sorted(_keys(store, spec, "parts/")):
-        rows.add(_read(store, spec.reports.bucket, key))
-    rows.add(later)
+        rows.add(_whole(spec, row) for row in _read(store, spec.reports.bucket, key))
+    rows.add(_whole(spec, row) for row in later)
+
+
+def _whole(spec: RunSpec, row: dict[str, object]) -> dict[str, object]:
+    """A row with what its run knows of it: said once here, it takes no room in Redis."""
+    known: dict[str, object] = {"attempts": 0, "model": spec.model}
+    if row["outcome"] == "failed":
+        known["output"] = spec.output_key(Key(str(row["key"])))
+    return row | {name: value for name, value in known.items() if name not in row}
 
 
 def write_manifest(rows: Rows, store: ObjectStore, spec: RunSpec) -> list[str]:

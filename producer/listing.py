@@ -154,7 +154,8 @@ class Lister:
             return entry
         key = entry.item.key
         reason = f"Another source of this run is written to {self.spec.output_key(key)} too."
-        return Listing("conflict", entry.item, entry.source, failure_row(key, Code.OUTPUT_CONFLICT, reason))
+        row = failure_row(key, Code.OUTPUT_CONFLICT, reason) | {"bytes": entry.item.bytes, "etag": entry.item.etag}
+        return Listing("conflict", entry.item, entry.source, row)
 
     def _wait_for_memory(self) -> None:
         while (used := fill(self._ledger.client)) >= LISTING_LIMIT:

@@ -73,6 +73,46 @@ def test_work_of_a_dead_worker_comes_back_and_its_late_failure_does_not_count(le
     assert ledger.counts(spec.run).failed == 0
 
 
+def test_a_row_says_how_often_the_item_was_tried_and_a_failure_what_is_known_of_its_source(
+    ledger: Ledger, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.ledger.ledger._BACKOFF", 0.0)
+    names = ["at once.jpg", "at last.jpg", "never.jpg", "deadly.jpg", "hopeless.jpg", "alone.jpg", "stopped.jpg"]
+    ledger.list_page(spec.run, 0, [listing(spec, name) for name in names])
+    again = TransientError(Code.ENGINE_ERROR, "It may pass.")
+    while held := [
+        take for fed in ledger.feed(spec, 10, 10) for take in ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
+    ]:
+        tried = {
+            name: int(ledger.client.hget(f"mm:{{{spec.run}}}:tries", item_id(spec.output_key(Key(name)))) or 0)
+            for name in names
+        }
+        for taken in held:
+            match taken.item.key:
+                case "at last.jpg" if tried["at last.jpg"] < 2:
+                    ledger.fail(taken, again)
+                case "never.jpg":
+                    ledger.fail(taken, PermanentError(Code.TRUNCATED, "It is cut off."))
+                case "deadly.jpg":
+                    ledger.blame(taken, "it died")
+                case "hopeless.jpg":
+                    ledger.fail(taken, again)
+                case "alone.jpg":
+                    ledger.suspect([taken])
+                case "stopped.jpg":
+                    pass
+                case name:
+                    ledger.done(taken, {"key": name, "outcome": "done"})
+    ledger.cancel(spec.run)
+    rows = {str(row["key"]): row for row in ledger.rows(spec.run)}
+    assert {name: rows[name]["attempts"] for name in names} == {
+        "at once.jpg": 1, "at last.jpg": 3, "never.jpg": 1, "deadly.jpg": 3, "hopeless.jpg": 8, "alone.jpg": 3,
+        "stopped.jpg": 0,
+    }  # fmt: skip
+    for row in rows.values():
+        assert row["outcome"] == "done" or (row["bytes"], row["etag"]) == (10, "e")
+
+
 def test_a_success_counts_from_a_stale_copy(ledger: Ledger, spec: RunSpec) -> None:
     ledger.list_page(spec.run, 0, [listing(spec, "a.jpg")])
     stale = take_one(ledger, spec)

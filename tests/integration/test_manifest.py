@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pipeline.manifest
-from pipeline.errors import SetupError
+from pipeline.errors import Code, PermanentError, SetupError
 from pipeline.ids import ETag, Key
 from pipeline.ledger import Ledger, Listing, connect
-from pipeline.manifest import read_rows, write_part
+from pipeline.manifest import Rows, collect, read_rows, write_manifest, write_part
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
@@ -120,6 +120,35 @@ def test_the_manifest_has_every_key_once_and_the_parts_go(
     assert [json.loads(line)["key"] for line in body.decode().splitlines()] == names
     assert ledger.row_count(spec.run) == 0
     assert keys(read_rows(store, ledger, spec)) == names  # now from the manifest
+
+
+def test_every_line_says_what_is_known_of_its_key(ledger: Ledger, store: S3Store, spec: RunSpec) -> None:
+    skip(ledger, spec, ["right.jpg"], 0)
+    items = [Item(item_id(spec.output_key(Key(name))), Key(name), ETag("e/1"), 1 << 40, "320x320")
+             for name in ("good.jpg", "bad 产品.jpg")]  # fmt: skip
+    ledger.list_page(spec.run, 1, [Listing("todo", item, short_hash(item.key)) for item in items])
+    ledger.close_listing(spec.run, 3)
+    for fed in ledger.feed(spec, 10, 10):
+        (taken,) = ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
+        if fed.item.key == "good.jpg":
+            ledger.done(taken, {"key": "good.jpg", "outcome": "done", "model": "u2netp", "engine": "fake"})
+        else:
+            ledger.fail(taken, PermanentError(Code.TRUNCATED, "It is cut off."))
+        write_part(store, ledger, spec, 1)
+    expected = {
+        "right.jpg": {"outcome": "skipped", "model": "u2netp", "attempts": 0},
+        "good.jpg": {"outcome": "done", "model": "u2netp", "engine": "fake", "attempts": 1},
+        "bad 产品.jpg": {
+            "outcome": "failed", "code": "truncated", "reason": "It is cut off.", "model": "u2netp", "attempts": 1,
+            "bytes": 1 << 40, "etag": "e/1", "output": "out/bad 产品.png",
+        },
+    }  # fmt: skip
+    assert {row.pop("key"): row for row in read_rows(store, ledger, spec)} == expected
+    with Rows() as rows:
+        collect(rows, store, ledger, spec)
+        write_manifest(rows, store, spec)
+    ledger.close(spec.run)
+    assert {row.pop("key"): row for row in read_rows(store, ledger, spec)} == expected
 
 
 def test_a_large_manifest_comes_in_shards(

@@ -4,6 +4,6 @@ redis.call('HSET', base, 'state', 'listed', 'cancelled', '1')
 local found = redis.call('HSCAN', items, 0, 'COUNT', ARGV[1])[2]
 for i = 1, #found, 2 do
   local key = cjson.decode(found[i + 1])[1]
-  finish(found[i], 'failed', cjson.encode({ key = key, outcome = 'failed', code = 'cancelled', reason = 'The run was cancelled.' }))
+  finish(found[i], 'failed', cjson.encode({ key = key, outcome = 'failed', code = 'cancelled', reason = 'The run was cancelled.' }), tried(found[i]))
 end
 return redis.call('HLEN', items)

@@ -1,2 +1,2 @@
 -- ARGV: id, row. A success counts from any copy.
-return finish(ARGV[1], 'done', ARGV[2])
+return finish(ARGV[1], 'done', ARGV[2], tried(ARGV[1]) + 1)

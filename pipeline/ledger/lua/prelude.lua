@@ -26,9 +26,25 @@ local function to_todo(id, due)
   redis.call('ZADD', redis.call('HEXISTS', alpha, id) == 1 and todo_encode or todo, num(due), id)
 end
 
--- Counts an item as finished, once, wherever it is. Returns 1 for whoever was first.
-local function finish(id, outcome, row)
-  if redis.call('HDEL', items, id) == 0 then return 0 end
+-- How often an item was tried, and failed in a way that counts: by itself, its process, or alone in an engine.
+local function tried(id)
+  local count = 0
+  for _, kind in ipairs({ tries, deaths, suspects }) do count = count + tonumber(redis.call('HGET', kind, id) or '0') end
+  return count
+end
+
+-- Counts an item as finished, once, wherever it is. Returns 1 for whoever was first. `attempts` of the row; the row of
+-- a failure also gets what the item's record knows of its source.
+local function finish(id, outcome, row, attempts)
+  local record = redis.call('HGET', items, id)
+  if not record then return 0 end
+  redis.call('HDEL', items, id)
+  local more = ',"attempts":' .. num(attempts)
+  if outcome == 'failed' then
+    local known = cjson.decode(record)
+    more = more .. ',"bytes":' .. num(known[3]) .. ',"etag":' .. cjson.encode(known[2])
+  end
+  row = string.sub(row, 1, -2) .. more .. '}'
   redis.call('ZREM', todo, id)
   redis.call('ZREM', todo_encode, id)
   for _, queue in ipairs(redis.call('SMEMBERS', queues)) do redis.call('ZREM', waiting(queue), id) end

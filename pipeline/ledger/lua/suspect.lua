@@ -4,7 +4,7 @@
 local id = ARGV[1]
 if not stands(id, ARGV[2]) then return 'stale' end
 if redis.call('HINCRBY', suspects, id, ARGV[3]) >= tonumber(ARGV[4]) then
-  finish(id, 'failed', ARGV[5])
+  finish(id, 'failed', ARGV[5], tried(id))
   return 'failed'
 end
 to_todo(id, now)

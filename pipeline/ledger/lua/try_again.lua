@@ -5,7 +5,7 @@ if not stands(id, fed) then return 'stale' end
 if ARGV[7] == 'drop' then redis.call('HDEL', alpha, id) end
 local count = redis.call('HINCRBY', base .. ':' .. kind, id, 1)
 if count >= tonumber(ARGV[4]) then
-  finish(id, 'failed', ARGV[6])
+  finish(id, 'failed', ARGV[6], tried(id))
   return 'failed'
 end
 redis.call('HINCRBY', base, 'retried', 1)
