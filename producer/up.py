@@ -17,7 +17,7 @@ from engine_build.fetch import fetch
 from pipeline.errors import SetupError
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
-from producer.demo import MODEL, SOURCE, TARGET, check_alive, environment, local_workers
+from producer.demo import METRICS_PORT, MODEL, SOURCE, TARGET, check_alive, environment, local_workers
 from workers.app import make_app
 from workers.local.ports import LOOPBACK, free_ports, is_free
 from workers.local.process import Child
@@ -33,12 +33,19 @@ class _Page:
     name: str
     port: int
     password: str
+    host: str = LOOPBACK
 
     def __str__(self) -> str:
-        return f"{self.name}: http://{LOOPBACK}:{self.port}/ user mattemill, password {self.password}"
+        return f"{self.name}: http://{self.host}:{self.port}/ user mattemill, password {self.password}"
 
 
-def run_up(directory: Path | None, devices: str, flower_port: int | None = None, web_port: int | None = None) -> None:
+def run_up(
+    directory: Path | None,
+    devices: str,
+    flower_port: int | None = None,
+    web_port: int | None = None,
+    flower_host: str = LOOPBACK,
+) -> None:
     """Everything until Ctrl-C or SIGTERM; prints how to reach it once it is ready.
 
     Args:
@@ -46,6 +53,7 @@ def run_up(directory: Path | None, devices: str, flower_port: int | None = None,
         devices: of the GPU worker: "cpu" or "fake:MS".
         flower_port: of Flower; None takes a free one.
         web_port: of the live page, likewise.
+        flower_host: the address that Flower binds.
 
     Raises:
         SetupError: when something cannot be set up, or a part ends by itself.
@@ -70,9 +78,9 @@ def run_up(directory: Path | None, devices: str, flower_port: int | None = None,
         own = settings.web_password.get_secret_value() if settings.web_password else None
         live = _Page("Live page", web_port or free[0], own or secrets.token_urlsafe(12))
         # Not before: Flower asks once, as it starts, which queues there are.
-        flower = _Page("Flower", flower_port or free[1], secrets.token_urlsafe(12))
+        flower = _Page("Flower", flower_port or free[1], secrets.token_urlsafe(12), flower_host)
         children.append(closing.enter_context(_start_live_page(live, stack.directory / "web.log")))
-        children.append(closing.enter_context(_start_flower(settings, flower, stack.directory / "flower.log")))
+        children.append(closing.enter_context(_start_flower(flower, stack.directory / "flower.log")))
         _print_block(stack, live, flower)
         while not told:
             check_alive(children)
@@ -105,17 +113,19 @@ def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[
         app.close()
 
 
+def _after_the_workers() -> str:
+    """The port of the live page's metrics: the workers have the first two."""
+    first = int(os.environ.get(METRICS_PORT) or 0)
+    return str(first + 2 if first else 0)
+
+
 # Passwords go through the environment: anyone on the machine can read a command line.
 def _start_live_page(page: _Page, log: Path) -> Child:
     command = [sys.executable, "-m", "producer.commands", "web", f"--host={LOOPBACK}", f"--port={page.port}"]
-    return Child(command, name="the live page", log=log, env=os.environ | {"MATTEMILL_WEB_PASSWORD": page.password})
+    more = {"MATTEMILL_WEB_PASSWORD": page.password, METRICS_PORT: _after_the_workers()}
+    return Child(command, name="the live page", log=log, env=os.environ | more)
 
 
-def _start_flower(settings: Settings, page: _Page, log: Path) -> Child:
-    command = [sys.executable, "-m", "celery", "flower", f"--address={LOOPBACK}", f"--port={page.port}"]
-    command += ["--read_only", "--max_tasks=10000", "--tasks_columns=args,name,kwargs,state,received,runtime,worker"]
-    secret = {
-        "CELERY_BROKER_URL": settings.redis_url.get_secret_value(),
-        "FLOWER_BASIC_AUTH": f"mattemill:{page.password}",
-    }
-    return Child(command, name="Flower", log=log, env=os.environ | secret)
+def _start_flower(page: _Page, log: Path) -> Child:
+    command = [sys.executable, "-m", "producer.commands", "flower", f"--host={page.host}", f"--port={page.port}"]
+    return Child(command, name="Flower", log=log, env=os.environ | {"FLOWER_BASIC_AUTH": f"mattemill:{page.password}"})

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.ids import ETag, Key
 from pipeline.ledger import Ledger, Listing
@@ -30,6 +32,26 @@ def process(environment: Mapping[str, str], *arguments: str) -> Iterator[subproc
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def metrics(port: int) -> dict[str, float]:
+    """What a page for Prometheus shows, by names and labels as they are written; {} when nothing answers."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
+    return {
+        _series(sample.name, sample.labels): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _series(name: str, labels: Mapping[str, str]) -> str:
+    text = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+    return f"{name}{{{text}}}" if text else name
 
 
 def photo(number: int, background: int = 20) -> bytes:

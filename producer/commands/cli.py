@@ -7,7 +7,7 @@ import redis
 
 from pipeline import __version__
 from pipeline.errors import ItemError, MattemillError, SetupError
-from producer.commands import cleaning, doctor, engines, local, models, runs, sweeps, web, workers
+from producer.commands import cleaning, doctor, engines, flower, local, models, runs, sweeps, web, workers
 from producer.commands.closing import FINISHED, SETUP
 
 
@@ -22,6 +22,7 @@ from producer.commands.closing import FINISHED, SETUP
         *cleaning.COMMANDS,
         *local.COMMANDS,
         web.web,
+        flower.flower,
         doctor.doctor,
     ],
 )

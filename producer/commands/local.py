@@ -36,15 +36,16 @@ def demo(photos: Path | None, out: Path) -> None:
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="keep the data here")
 @click.option("--devices", default="cpu", show_default=True, help="cpu, or fake:MS for load tests")
 @click.option("--flower-port", type=click.IntRange(1, 65535), help="the port of Flower's page  [default: a free one]")
+@click.option("--flower-host", default="127.0.0.1", show_default=True, help="the address that Flower's page binds")
 @click.option("--web-port", type=click.IntRange(1, 65535), help="the port of the live page  [default: a free one]")
-def up(directory: Path | None, devices: str, flower_port: int | None, web_port: int | None) -> None:
+def up(directory: Path | None, devices: str, flower_port: int | None, flower_host: str, web_port: int | None) -> None:
     """Run Valkey, S3, workers, the live page and Flower on this machine until Ctrl-C.
 
     When all are ready it prints the environment variables by which other terminals find them: paste them there.
     """
     from producer.up import run_up
 
-    run_up(directory, devices, flower_port, web_port)
+    run_up(directory, devices, flower_port, web_port, flower_host)
 
 
 COMMANDS = (demo, up)

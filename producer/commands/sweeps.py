@@ -119,21 +119,27 @@ def beat() -> None:
     Each scheduled time has one run, whoever starts it: a second beat changes nothing. A night that was missed is caught
     up once; one whose predecessor is not finished waits for it.
     """
+    from producer.metrics import BeatMetrics
     from producer.sweeps.beat import Starter, run_beat
     from producer.sweeps.file import load_sweeps
-    from producer.sweeps.nights import Nights
+    from producer.sweeps.nights import Nights, Scheduled
     from workers.app import make_app
+    from workers.metrics_page import metrics_page
 
     settings = load_settings()
     configure(settings, role="beat")
     file = load_sweeps(settings)
     if not file.sweeps:
         raise SetupError(f"{settings.sweeps} names no sweep.", "docs/sweeps.md shows one")
-    with _ledger(settings) as ledger:
+    with _ledger(settings) as ledger, metrics_page(settings):
         nights = Nights(ledger, settings.home)
-        starters = [Starter(nights, sweep, ("sweeps", "run", name, "--due")) for name, sweep in file.sweeps.items()]
+        due: list[tuple[Scheduled, tuple[str, ...]]] = [
+            (sweep, ("sweeps", "run", name, "--due")) for name, sweep in file.sweeps.items()
+        ]
         if file.clean is not None:
-            starters.append(Starter(nights, file.clean, ("clean", "--yes", "--due")))
+            due.append((file.clean, ("clean", "--yes", "--due")))
+        metrics = BeatMetrics(scheduled.name for scheduled, _ in due)
+        starters = [Starter(nights, scheduled, arguments, metrics) for scheduled, arguments in due]
         run_beat(make_app(settings), starters)
 
 

@@ -31,9 +31,11 @@ def web(host: str, port: int, no_password: bool) -> None:
       MATTEMILL_WEB_PASSWORD="$(openssl rand -hex 12)" mattemill web
       mattemill web --no-password --port 8081
     """
+    from producer.metrics import WebMetrics
     from producer.web.heartbeats import Heartbeats
     from producer.web.reading import Reader
     from producer.web.server import LEAST, USER, Door, is_loopback, serve
+    from workers.metrics_page import metrics_page
 
     settings = load_settings()
     configure(settings, role="web")
@@ -52,6 +54,7 @@ def web(host: str, port: int, no_password: bool) -> None:
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     with contextlib.ExitStack() as stack:
         stack.callback(client.close)
+        stack.enter_context(metrics_page(settings))
         store = stack.enter_context(S3Store(settings, read_timeout=10))
         reader = Reader(LedgerReader(client), store, settings, stack.enter_context(Heartbeats(client)))
         serve(
@@ -60,6 +63,7 @@ def web(host: str, port: int, no_password: bool) -> None:
             host,
             port,
             lambda: _say(address, None if no_password else USER),
+            WebMetrics(),
         )
 
 

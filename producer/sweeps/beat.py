@@ -8,17 +8,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import structlog
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler, Service
 from celery.schedules import BaseSchedule, schedstate
 
+from producer.metrics import BeatMetrics
 from producer.sweeps.nights import Nights, Scheduled
 
 log = structlog.get_logger(__name__)
@@ -31,11 +33,13 @@ _GRACE = 5.0
 class Starter:
     """Starts the process of one schedule when a night is due, and again, with growing pauses, when that failed."""
 
-    def __init__(self, nights: Nights, scheduled: Scheduled, arguments: Sequence[str]) -> None:
+    def __init__(self, nights: Nights, scheduled: Scheduled, arguments: Sequence[str], metrics: BeatMetrics) -> None:
         self._nights = nights
+        self._metrics = metrics
         self._scheduled = scheduled
         self._arguments = arguments
         self._child: subprocess.Popen[bytes] | None = None
+        self._told: IO[bytes] | None = None
         self._failures = 0
         self._again = 0.0
         self._said = ""
@@ -60,7 +64,10 @@ class Starter:
         """Start the process; from the thread that lives as long as this process."""
         log.info("sweep_due", sweep=self.name)
         command = [sys.executable, "-m", "producer.commands", *self._arguments]
-        self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        self._told = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._told
+        )  # fmt: skip
 
     def end(self) -> None:
         """Stop the process: what it has not listed is listed again."""
@@ -76,13 +83,31 @@ class Starter:
         if child.poll() is None:
             return False
         self._child = None
+        self._metrics.started(self.name, well=child.returncode == 0)
+        *before, last = self._what_it_told() or [""]
         if child.returncode == 0:
             self._failures = 0
+            before.append(last)
         else:
             pause = min(_FIRST_PAUSE * 2**self._failures, _LONGEST_PAUSE)
             self._failures, self._again = self._failures + 1, time.monotonic() + pause
-            log.warning("sweep_not_started", sweep=self.name, status=child.returncode, again_in=pause)
+            reason = last.removeprefix("mattemill: ") or f"its process ended with status {child.returncode}"
+            log.warning(
+                "sweep_not_started", sweep=self.name, status=child.returncode, again_in=pause, error=reason
+            )  # fmt: skip
+        for line in before:
+            if line:
+                print(line, file=sys.stderr)  # noqa: T201 - its own log
         return True
+
+    def _what_it_told(self) -> list[str]:
+        """The lines on its standard error; the last is the sentence that it ended with."""
+        if self._told is None:
+            return []
+        with self._told as file:
+            file.seek(0)
+            self._told = None
+            return file.read().decode(errors="replace").splitlines()
 
     def _say(self, what: str, **values: object) -> None:
         if what != self._said:

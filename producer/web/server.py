@@ -24,6 +24,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from pipeline.errors import SetupError
 from pipeline.ids import ItemId, RunId
 from pipeline.runs import NewerRunError
+from producer.metrics import WebMetrics
 from producer.web.reading import Reader
 from producer.web.render import Renderer
 from producer.web.texts import LANGUAGES, choose
@@ -217,8 +218,14 @@ class _Alive(_Page):
         self.finish("ok\n")
 
 
-def make_application(reader: Reader, door: Door, pool: ThreadPoolExecutor) -> Application:
+def make_application(reader: Reader, door: Door, pool: ThreadPoolExecutor, metrics: WebMetrics) -> Application:
     """The page as a Tornado application; `pool` does what may block."""
+
+    def note(handler: RequestHandler) -> None:
+        request: HTTPServerRequest = handler.request
+        metrics.answered(handler.get_status(), request.request_time())
+        log.debug("web", path=request.path, status=handler.get_status(), seconds=round(request.request_time(), 3))
+
     parts = {"reader": reader, "renderer": Renderer(), "door": door, "pool": pool}
     return Application(
         [
@@ -231,11 +238,11 @@ def make_application(reader: Reader, door: Door, pool: ThreadPoolExecutor) -> Ap
         ],
         default_handler_class=_Missing,
         default_handler_args=parts,
-        log_function=_note,
+        log_function=note,
     )
 
 
-def serve(reader: Reader, door: Door, host: str, port: int, ready: Callable[[], None]) -> None:
+def serve(reader: Reader, door: Door, host: str, port: int, ready: Callable[[], None], metrics: WebMetrics) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Args:
@@ -244,6 +251,7 @@ def serve(reader: Reader, door: Door, host: str, port: int, ready: Callable[[], 
         host: address to bind.
         port: TCP port.
         ready: called once when the page can be asked for.
+        metrics: counts its answers.
 
     Raises:
         SetupError: when the address cannot be had.
@@ -258,7 +266,7 @@ def serve(reader: Reader, door: Door, host: str, port: int, ready: Callable[[], 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         server = HTTPServer(
-            make_application(reader, door, pool), max_header_size=16384, max_body_size=4096,
+            make_application(reader, door, pool, metrics), max_header_size=16384, max_body_size=4096,
             idle_connection_timeout=60, body_timeout=10,
         )  # fmt: skip
         server.add_sockets(sockets)
@@ -269,8 +277,3 @@ def serve(reader: Reader, door: Door, host: str, port: int, ready: Callable[[], 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="web") as pool:
         asyncio.run(run())
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _note(handler: RequestHandler) -> None:
-    request: HTTPServerRequest = handler.request
-    log.debug("web", path=request.path, status=handler.get_status(), seconds=round(request.request_time(), 3))

@@ -24,7 +24,7 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     ending: signal.Signals, alone: dict[str, str], short_tmp: Path, tmp_path: Path, wait_until: WaitUntil
 ) -> None:
     printed, said = tmp_path / "printed", tmp_path / "said"
-    port = _two_ports()
+    port = _three_ports()
     with printed.open("wb") as output, said.open("wb") as errors:
         parent = subprocess.Popen(
             [*COMMAND, "up", "--devices", "fake:1"],
@@ -51,7 +51,7 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [line for line in lines for secret in secrets if max(secret) in line and "bash -c" not in line]
         _look_at_flower(text)
-        for each in (port, port + 1):  # each worker has a page of its own
+        for each in (port, port + 1, port + 2):  # each worker has a page of its own, and the live page too
             with urllib.request.urlopen(f"http://127.0.0.1:{each}/metrics", timeout=10) as answer:
                 assert b"mattemill_info" in answer.read()
         assert "Workers" in _page_behind_a_password(text, "Live page", "")
@@ -64,14 +64,15 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
 
 
-def _two_ports() -> int:
-    """A free port whose successor is free too."""
+def _three_ports() -> int:
+    """A free port whose two successors are free too."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
+        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
             first.bind(("127.0.0.1", 0))
             port = int(first.getsockname()[1])
             try:
                 second.bind(("127.0.0.1", port + 1))
+                third.bind(("127.0.0.1", port + 2))
             except (OSError, OverflowError):
                 continue
             return port
@@ -96,6 +97,11 @@ def _look_at_flower(text: str) -> None:
     page = _page_behind_a_password(text, "Flower", "broker")
     assert "matte.u2netp.320x320" in page  # it was started when the workers were there to ask
     assert "encode" in page
+
+
+def test_flower_needs_a_password(alone: dict[str, str]) -> None:
+    refused(run(alone, "flower"), "no password", "FLOWER_BASIC_AUTH")
+    refused(run(alone | {"FLOWER_BASIC_AUTH": "mattemill:"}, "flower"), "no password")
 
 
 @pytest.mark.parametrize("option", ["--flower-port", "--web-port"])

@@ -92,7 +92,6 @@ class Box:
             "127.0.0.1:9333": f"{LOOPBACK}:{self.s3_ports['master']}",
             "127.0.0.1:5555": f"{LOOPBACK}:{self.flower_port}",
             "--port=5555": f"--port={self.flower_port}",
-            "--address=0.0.0.0": f"--address={LOOPBACK}",
             "127.0.0.1:8080": f"{LOOPBACK}:{self.web_port}",
             "--port=8080": f"--port={self.web_port}",
             "--host=0.0.0.0": f"--host={LOOPBACK}",
@@ -113,7 +112,9 @@ class Box:
         }
         if service == "beat":
             given["MATTEMILL_SWEEPS"] = "/etc/mattemill/sweeps.toml"
-        if service in self.metrics_ports:
+        if service not in self.metrics_ports:
+            given.pop("MATTEMILL_METRICS_PORT", None)
+        else:
             assert (given["MATTEMILL_METRICS_PORT"], given["MATTEMILL_METRICS_HOST"]) == ("9464", "0.0.0.0")
             here_only = {"MATTEMILL_METRICS_HOST": LOOPBACK}
             given |= here_only | {"MATTEMILL_METRICS_PORT": str(self.metrics_ports[service])}

@@ -23,7 +23,7 @@ from producer.web.reading import Reader, ReadOnly
 from producer.web.results import FAILURES, SHOWN
 from tests.command_line import refused, run
 from tests.conftest import ROOT, WaitUntil
-from tests.processes import empty, photo, process
+from tests.processes import empty, metrics, photo, process
 from workers.finisher import write_reports
 from workers.local.ports import free_ports
 
@@ -243,6 +243,8 @@ def test_headers_and_refusals(environment: dict[str, str], ledger: Ledger, wait_
         except OSError:
             return False
 
+    shown = free_ports(1)[0]
+    environment["MATTEMILL_METRICS_PORT"] = str(shown)
     with process(environment, "producer.commands", "web", "--no-password", "--port", str(port)) as page:
         wait_until(up, 30)
         answer = ask("/")
@@ -263,6 +265,10 @@ def test_headers_and_refusals(environment: dict[str, str], ledger: Ledger, wait_
         assert ask("/static/../page.js").status == 404
         assert ask("/static/page.js").status == 200
         assert ask("/livez").status == 200
+        counted = metrics(shown)
+        assert counted['mattemill_web_seconds_count{status="404"}'] == 2
+        assert counted['mattemill_web_seconds_count{status="421"}'] == 1
+        assert counted['mattemill_web_seconds_sum{status="404"}'] > 0
         page.terminate()
         assert page.wait(20) == 0
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
-from tests.processes import empty, photo, put_run
-from workers.local.ports import LOOPBACK, free_ports
+from tests.processes import empty, metrics, photo, put_run
+from workers.local.ports import free_ports
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -31,21 +29,10 @@ class Page:
 
     def __init__(self, child: "subprocess.Popen[bytes]", port: int) -> None:
         self.child = child
-        self._url = f"http://{LOOPBACK}:{port}/metrics"
+        self._port = port
 
     def values(self) -> dict[str, float]:
-        """Samples by name and labels as they are written; {} when nothing answers."""
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with direct.open(self._url, timeout=20) as answer:
-                text = answer.read().decode()
-        except OSError:
-            return {}
-        return {
-            name_of(sample.name, sample.labels): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        return metrics(self._port)
 
     def folder(self) -> Path:
         """Where its processes share what they count."""
@@ -56,11 +43,6 @@ class Page:
             if file.path.endswith(".db")
         }
         return folder
-
-
-def name_of(name: str, labels: dict[str, str]) -> str:
-    text = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
-    return f"{name}{{{text}}}" if text else name
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from producer.sweeps.nights import Nights, Outlook
 from producer.sweeps.start import start_by_hand, start_if_due
 from tests.command_line import refused, run
 from tests.conftest import WaitUntil
-from tests.processes import empty, process
+from tests.processes import empty, metrics, process
+from workers.local.ports import free_ports
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -180,6 +181,40 @@ def test_a_sweep_that_cannot_start_leaves_its_night_to_the_next(
     by_hand = start_by_hand(producer, night, sweep)
     assert by_hand.spec.sweep == "shoes"
     assert night.look(sweep).what == "waits"  # it is no night's run
+
+
+@pytest.mark.timeout(240)
+def test_beat_says_in_its_log_why_a_sweep_did_not_start_and_prometheus_sees_it(
+    environment: dict[str, str], settings: Settings, sweeps_file: Path, bucket: str, wait_until: WaitUntil,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    sweeps_file.write_text(sweeps_file.read_text().replace(f"s3://{bucket}/hats/", "s3://no-such-bucket-here/"))
+    settings.home.mkdir()
+    (settings.home / "sweeps.json").write_text(
+        json.dumps({"shoes": ["0 0 * * * UTC", 1.0], "hats": ["0 0 1 1 * UTC", 1.0]})
+    )
+    (port,) = free_ports(1)
+    environment |= {"MATTEMILL_METRICS_PORT": str(port), "MATTEMILL_LOG_FORMAT": "json"}
+    said = ""
+
+    def not_started() -> list[dict[str, object]]:
+        nonlocal said
+        said += capfd.readouterr().err
+        return [json.loads(line) for line in said.splitlines() if '"sweep_not_started"' in line]
+
+    with process(environment, "producer.commands", "beat"):
+        wait_until(not_started, 120)
+        shown = metrics(port)
+        wait_until(lambda: metrics(port).get('mattemill_sweep_starts_total{outcome="ok",sweep="shoes"}') == 1, 120)
+    (line,) = not_started()
+    assert line["sweep"] == "hats"
+    assert line["status"] == 2
+    assert str(line["error"]).startswith("there is no bucket no-such-bucket-here")
+    assert "Hint:" in str(line["error"])
+    assert "Traceback" not in said
+    assert all(line.startswith("{") for line in said.splitlines())
+    assert shown['mattemill_sweep_starts_total{outcome="failed",sweep="hats"}'] == 1
+    assert shown['mattemill_sweep_starts_total{outcome="failed",sweep="shoes"}'] == 0
 
 
 @pytest.fixture

@@ -129,12 +129,12 @@ def test_the_live_page_is_let_in_from_one_namespace_and_flower_from_none() -> No
         assert policies["mattemill"]["podSelector"]["matchLabels"].items() <= labels.items()
 
 
-@pytest.mark.parametrize("name", ["mattemill-gpu", "mattemill-cpu"])
-def test_prometheus_finds_the_page_of_each_worker_pod_and_nobody_else_reaches_a_pod(name: str) -> None:
+@pytest.mark.parametrize("name", [f"mattemill-{role}" for role in ("gpu", "cpu", "beat", "web")])
+def test_prometheus_finds_the_page_of_each_pod_and_nobody_else_reaches_a_pod(name: str) -> None:
     template = objects("Deployment")[name]["spec"]["template"]
     (container,) = template["spec"]["containers"]
-    (port,) = container["ports"]
-    set_here = {variable["name"]: variable["value"] for variable in container["env"]}
+    (port,) = [port for port in container["ports"] if port["name"] == "metrics"]
+    set_here = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert set_here["MATTEMILL_METRICS_PORT"] == str(port["containerPort"])
     assert set_here["MATTEMILL_METRICS_HOST"] == "0.0.0.0"
     assert template["metadata"]["annotations"] == {

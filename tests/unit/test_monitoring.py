@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Metric
 from model.engines.cuda.gpus import GpuLoad
 from pipeline.errors import SetupError
 from pipeline.settings import Settings
+from producer.metrics import BeatMetrics, WebMetrics
 from tests.conftest import ROOT
 from tests.containers import DOCKER, documents
 from workers.gpu_gauges import GpuGauges
@@ -31,6 +32,8 @@ def shown() -> dict[str, set[str]]:
     metrics = MatteMetrics("cpu", 8, registry)
     metrics.worked_off("encode")
     metrics.watches("workers.cpu")
+    BeatMetrics(["night"], registry)
+    WebMetrics(registry)
     families: list[Metric] = [*registry.collect(), *HouseGauges(Settings()).describe(), *GpuGauges([]).describe()]
     labels = {family.name: {label for sample in family.samples for label in sample.labels} for family in families}
     for family in [*HouseGauges(Settings()).describe(), *GpuGauges([]).describe()]:
