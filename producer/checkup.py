@@ -27,6 +27,7 @@ _ENGINE = "onnxruntime"
 _ENGINE_SECONDS = 30
 _FREE_MEGABYTES = 512
 _S3_SECONDS = 3.0
+_FOR_GOOD = "and the same in its configuration"
 
 
 def check_up(settings: Settings, buckets: Iterable[str], nonce: str) -> list[Finding]:
@@ -147,7 +148,7 @@ def _server(info: dict[str, object]) -> list[Finding]:
         findings.append(
             Finding(
                 "redis", "bad", f"Its maxmemory-policy is {policy}: it may drop the record of what is owed.",
-                "set maxmemory-policy noeviction in its configuration",
+                f"redis-cli CONFIG SET maxmemory-policy noeviction, {_FOR_GOOD}",
             )
         )  # fmt: skip
     used = share(cast("Mapping[str, int]", info))
@@ -156,11 +157,20 @@ def _server(info: dict[str, object]) -> list[Finding]:
         findings.append(
             Finding("redis", "bad", f"It is {used:.0%} full: {waits}.", "raise maxmemory, or wait for running sweeps")
         )
+    if info.get("maxmemory") == 0:
+        findings.append(
+            Finding(
+                "redis",
+                "note",
+                "It has no maxmemory: nothing waits before its machine's memory is full.",
+                f"redis-cli CONFIG SET maxmemory 2gb, or what its machine can spare, {_FOR_GOOD}",
+            )
+        )
     if info.get("aof_enabled") == 0:
         findings.append(
             Finding(
                 "redis", "note", "It keeps no append-only file: a restart forgets its runs.",
-                "set appendonly yes, or sweep again after a restart",
+                f"redis-cli CONFIG SET appendonly yes, {_FOR_GOOD}; or sweep again after a restart",
             )
         )  # fmt: skip
     return findings

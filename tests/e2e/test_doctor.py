@@ -1,6 +1,7 @@
 """`mattemill doctor`: a verdict a line, and what mends it."""
 
 import json
+import re
 from pathlib import Path
 
 import redis
@@ -9,6 +10,7 @@ from pipeline.settings import Settings
 from tests.command_line import run
 from tests.conftest import WaitUntil
 from tests.processes import process
+from workers.local.valkey import Valkey
 
 
 def verdicts(environment: dict[str, str], *arguments: str) -> tuple[int, dict[str, list[tuple[str, str]]]]:
@@ -70,6 +72,22 @@ def test_all_is_well_when_servers_and_workers_are_there(
     assert [state for state, _ in found["s3"]] == ["ok", "ok", "bad"]
     assert found["queues"][0][0] == "ok"
     assert status == 2
+
+
+def test_each_command_that_mends_redis_ends_its_line(environment: dict[str, str], tmp_path: Path) -> None:
+    with (
+        Valkey(tmp_path, config={"maxmemory-policy": "allkeys-lru"}) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        there = environment | {"MATTEMILL_REDIS_URL": server.url}
+        _, found = verdicts(there)
+        assert [state for state, _ in found["redis"]] == ["ok", "bad", "note", "note"]
+        for _, text in found["redis"][1:]:
+            command = re.search(r"redis-cli (CONFIG SET [\w-]+ \w+),", text)
+            assert command is not None, text
+            client.execute_command(*command[1].split())
+        _, found = verdicts(there)
+        assert [state for state, _ in found["redis"]] == ["ok"]
 
 
 def test_what_would_lose_the_ledger_is_bad(environment: dict[str, str], settings: Settings) -> None:
