@@ -92,6 +92,7 @@ def _say(text: str) -> None:
 
 
 def _print_block(stack: LocalStack, *pages: _Page) -> None:
+    click.secho("# Ready. Paste these lines into another terminal:", bold=True)
     for name, value in stack.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
     click.echo(f"# Photos in: aws s3 cp --recursive DIR s3://{SOURCE}/ --endpoint-url {stack.seaweed.endpoint_url}")

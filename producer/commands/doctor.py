@@ -2,7 +2,9 @@
 
 import dataclasses
 import secrets
+import shutil
 import sys
+import textwrap
 
 import click
 
@@ -33,23 +35,32 @@ def doctor(buckets: tuple[str, ...], as_json: bool) -> None:
         print_json({"ok": not bad, "checks": [dataclasses.asdict(finding) for finding in findings]})
     else:
         width = max(len(finding.name) for finding in findings)
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for finding in findings:
-            click.echo(_line(finding, width))
+            click.echo(_line(finding, width, columns))
         click.echo(_verdict(findings))
     sys.exit(SETUP if bad else FINISHED)
 
 
-def _line(finding: Finding, width: int) -> str:
+def _line(finding: Finding, width: int, columns: int | None) -> str:
+    """One line, or, on a terminal of so many columns, what was found and below it, to be copied, what mends it."""
     # click leaves colours out where there is no terminal.
     state = click.style(
         f"{finding.state.upper() if finding.state == 'bad' else finding.state:4}", fg=_COLOURS[finding.state]
     )
-    hint = f" Hint: {click.style(finding.hint, fg='cyan')}" if finding.hint else ""
-    return f"{state}  {finding.name:{width}}  {finding.told}{hint}"
+    told = finding.told
+    indent = " " * (len("note") + width + 4)
+    if columns is not None:
+        told = f"\n{indent}".join(textwrap.wrap(told, max(columns - len(indent), 40), break_on_hyphens=False))
+    before = " Hint: " if columns is None else f"\n{indent}-> "
+    hint = f"{before}{click.style(finding.hint, fg='cyan')}" if finding.hint else ""
+    return f"{state}  {finding.name:{width}}  {told}{hint}"
 
 
 def _verdict(findings: list[Finding]) -> str:
     bad = list(dict.fromkeys(finding.name for finding in findings if finding.state == "bad"))
     if bad:
         return click.style(f"Bad: {', '.join(bad)}. Their lines end with what mends them.", fg="red", bold=True)
-    return click.style("All is well.", fg="green", bold=True)
+    notes = sum(finding.state == "note" for finding in findings)
+    more = f" {notes} {'note' if notes == 1 else 'notes'} to read." if notes else ""
+    return click.style(f"All is well.{more}", fg="green", bold=True)

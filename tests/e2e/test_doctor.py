@@ -1,13 +1,17 @@
 """`mattemill doctor`: a verdict a line, and what mends it."""
 
+import contextlib
 import json
+import os
+import pty
 import re
+import subprocess
 from pathlib import Path
 
 import redis
 
 from pipeline.settings import Settings
-from tests.command_line import run
+from tests.command_line import COMMAND, run
 from tests.conftest import WaitUntil
 from tests.processes import process
 from workers.local.valkey import Valkey
@@ -53,6 +57,26 @@ def test_people_get_a_line_for_each_check_and_a_verdict(alone: dict[str, str]) -
     assert all(line.startswith(("ok    ", "note  ", "BAD   ")) for line in lines)
     assert all("Hint: " in line for line in lines if not line.startswith("ok"))
     assert "\x1b" not in done.stdout  # colours are for terminals
+
+
+def test_on_a_terminal_there_are_colours_and_what_mends_stands_alone_to_be_copied(alone: dict[str, str]) -> None:
+    gone = {"MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "MATTEMILL_S3_ENDPOINT_URL": "http://127.0.0.1:1"}
+    keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "COLUMNS": "80", "TERM": "xterm-256color"}
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*COMMAND, "doctor"], env=alone | gone | keys, stdout=theirs) as child:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # Linux's way to say that the other side is closed
+            while piece := os.read(ours, 65536):
+                said += piece
+    os.close(ours)
+    assert child.returncode == 2
+    assert "\x1b[31mBAD" in said.decode()
+    lines = re.sub("\x1b\\[[0-9;]*m", "", said.decode()).splitlines()
+    indent = " " * 20
+    assert f"{indent}-> set MATTEMILL_REDIS_URL, or run `mattemill up`" in lines
+    assert [line for line in lines[:-1] if len(line) > 80 and not line.startswith(f"{indent}-> ")] == []
+    assert lines[-1].startswith("Bad: redis, s3.")
 
 
 def test_all_is_well_when_servers_and_workers_are_there(
