@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self, cast
 
+from pipeline.errors import Code, ItemError
 from pipeline.ids import Key, Location
 from pipeline.ledger import Ledger
 from pipeline.runs import RunSpec
@@ -24,6 +25,8 @@ PART_ROWS = 5000
 SHARD_ROWS = 100_000
 _LARGEST = 1 << 30
 JSONL = "application/x-ndjson"
+_REPLACE = "INSERT OR REPLACE INTO rows (key, line) VALUES (?, ?)"
+_KEEP = "INSERT OR IGNORE INTO rows (key, line) VALUES (?, ?)"
 
 
 class Rows:
@@ -41,11 +44,12 @@ class Rows:
     ) -> None:
         self._db.close()
 
-    def add(self, rows: Iterable[dict[str, object]]) -> None:
-        """Add rows; a later one of the same key replaces the earlier."""
+    def add(self, rows: Iterable[dict[str, object]], *, replace: bool = True) -> None:
+        """Add rows; of two of the same key the later one stays, or the earlier one without `replace`."""
+        statement = _REPLACE if replace else _KEEP
         with self._db:
             self._db.executemany(
-                "INSERT OR REPLACE INTO rows (key, line) VALUES (?, ?)",
+                statement,
                 ((row["key"], json.dumps(row, ensure_ascii=False, separators=(",", ":"))) for row in rows),
             )
 
@@ -90,11 +94,19 @@ def read_rows(store: ObjectStore, ledger: Ledger, spec: RunSpec) -> Iterator[dic
 
 
 def collect(rows: Rows, store: ObjectStore, ledger: Ledger, spec: RunSpec) -> None:
-    """Add what lies in parts, then what is still in Redis; safe while rows are moved from there into a part."""
-    later = list(ledger.rows(spec.run))  # read first: what is moved meanwhile is in a part that is listed below
+    """Add what lies in parts, and what is still in Redis; safe while others move rows on.
+
+    Rows go from Redis into parts, and from parts into the manifest, so they are looked for in this order.
+    """
+    later = list(ledger.rows(spec.run))
     for key in sorted(_keys(store, spec, "parts/")):
-        rows.add(_whole(spec, row) for row in _read(store, spec.reports.bucket, key))
+        try:
+            rows.add(_whole(spec, row) for row in _read(store, spec.reports.bucket, key))
+        except ItemError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
     rows.add(_whole(spec, row) for row in later)
+    rows.add(read_manifest(store, spec.reports), replace=False)
 
 
 def _whole(spec: RunSpec, row: dict[str, object]) -> dict[str, object]:

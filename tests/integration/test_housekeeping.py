@@ -93,6 +93,15 @@ def test_a_report_that_broke_off_is_written_again_and_one_that_never_can_be_is_n
     assert (calls.count(passing), calls.count(hopeless)) == (3, 1)
 
 
+@pytest.mark.parametrize("bad_first", [True, False])
+def test_of_two_leaders_the_one_that_wrote_the_reports_is_right(ledger: Ledger, bad_first: bool) -> None:
+    run = ended_run(ledger)
+    for error in ("the parts are gone", "")[:: 1 if bad_first else -1]:
+        ledger.close(run, error)
+    assert ledger.report_error(run) == ""
+    assert ledger.row_count(run) == 0
+
+
 def test_a_leader_that_stops_leaves_the_reports_to_the_next(
     ledger: Ledger, settings: Settings, wait_until: WaitUntil
 ) -> None:

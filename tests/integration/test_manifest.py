@@ -91,6 +91,29 @@ def test_rows_that_are_moved_while_they_are_read_are_not_missing(
     assert keys(read_rows(store, ledger, spec)) == names
 
 
+def test_a_second_leader_whose_parts_vanish_finds_all_in_the_manifest_of_the_first(
+    ledger: Ledger, store: S3Store, settings: Settings, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{n:02d}.jpg" for n in range(12)]
+    skip(ledger, spec, names, 0)
+    ledger.close_listing(spec.run, 12)
+    for most in (5, 4):
+        write_part(store, ledger, spec, most)
+    listing = pipeline.manifest._keys
+
+    def listed_and_then_gone(store: S3Store, spec: RunSpec, name: str) -> Iterator[Key]:
+        found = list(listing(store, spec, name))
+        monkeypatch.setattr(pipeline.manifest, "_keys", listing)
+        write_reports(spec.run, settings, ledger, store)
+        ledger.close(spec.run)
+        return iter(found)
+
+    monkeypatch.setattr(pipeline.manifest, "_keys", listed_and_then_gone)
+    write_reports(spec.run, settings, ledger, store)
+    ledger.close(spec.run)
+    assert sorted(map(str, keys(read_rows(store, ledger, spec)))) == names
+
+
 def test_a_writer_that_died_after_writing_doubles_nothing(
     ledger: Ledger, store: S3Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
