@@ -14,7 +14,7 @@ from model.preprocess import Letterbox
 from pipeline.ids import SizeBucket
 from workers.gpu import main
 from workers.loaders import Slot
-from workers.loading import Loaded, Request
+from workers.loads import Loaded, Request
 
 
 class InstantLoaders:

@@ -21,9 +21,9 @@ from pipeline.settings import load_settings
 from pipeline.storage import ObjectStore
 from producer import Producer
 from workers.app import make_app, publish
+from workers.house import write_reports
 from workers.housekeeping import Housekeeper
 from workers.lifecycle import start
-from workers.supervisor import write_reports
 
 
 def producer(keys: int, prefix: str, store: str) -> None:

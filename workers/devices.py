@@ -6,17 +6,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import structlog
 
-from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory, find_gpu, list_gpus
-from model.engines.fake import FakeEngine
 from model.engines.libraries import Runtime, installed
 from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from model.engines.base import Engine
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +100,7 @@ def choose_devices(
     return [str(Assignment(kind, gpu.uuid, share)) for gpu in chosen]
 
 
-def open_engine(argument: str, settings: Settings) -> Engine:
+def open_engine(argument: str, settings: Settings) -> "Engine":
     """The engine of one assignment; from here on CUDA sees no other device in this process.
 
     A TensorRT engine that is missing is built first, once on this machine, and kept.
@@ -113,6 +114,8 @@ def open_engine(argument: str, settings: Settings) -> Engine:
     """
     assignment = Assignment.parse(argument)
     if assignment.engine.startswith("fake:"):
+        from model.engines.fake import FakeEngine
+
         milliseconds = float(assignment.engine.removeprefix("fake:"))
         sizes = ModelStore(settings.home).known(settings.model).size_buckets
         return FakeEngine(milliseconds, sizes, settings.max_batch)
@@ -196,7 +199,7 @@ def _usual_engine(is_installed: Callable[[Runtime], bool]) -> str:
     )
 
 
-def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory | None) -> Engine:
+def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory | None) -> "Engine":
     if engine == "onnx":
         from model.engines.onnx import OnnxEngine
 
@@ -214,7 +217,7 @@ def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory
     return open_or_build(Runtime(engine), settings, gpu, inventory)
 
 
-def _open_torch(settings: Settings, cuda: bool) -> Engine:
+def _open_torch(settings: Settings, cuda: bool) -> "Engine":
     card = ModelStore(settings.home).card(settings.model)
     try:
         from engine_build.trained import trained_network

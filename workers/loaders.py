@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import MattemillError
 from pipeline.ids import SizeBucket
 from workers.last_words import ending
-from workers.loading import Loaded, Request, answer
+from workers.loads import Loaded, Request, answer
 
 _START_SECONDS = 60.0
 

@@ -11,7 +11,7 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from multiprocessing.connection import Connection
 
 import cv2
@@ -20,35 +20,16 @@ from numpy.typing import NDArray
 
 from model.codecs.decode import decode
 from model.codecs.probe import check, probe
-from model.preprocess import Letterbox, letterbox
+from model.preprocess import letterbox
 from model.size_buckets import fit
-from pipeline.errors import Code, ItemError, PermanentError, TransientError
+from pipeline.errors import Code, ItemError, TransientError
 from pipeline.ids import ETag, Key, SizeBucket
 from pipeline.places import Places
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
 from workers.lifecycle import die_with_parent
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a child is asked for; it chooses among `size_buckets` by what the image turns out to be."""
-
-    bucket: str
-    key: str
-    etag: str
-    size_buckets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What came of it: its size bucket, where the photo lies in it, a digest of its pixels, and what it took."""
-
-    size_bucket: str
-    box: Letterbox
-    digest: str
-    milliseconds: dict[str, float]
+from workers.loads import Loaded, Request
 
 
 def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[np.uint8]) -> Loaded:
@@ -74,19 +55,6 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     digest.update(pixels.data)
     return Loaded(str(size), box, digest.hexdigest(), milliseconds)
-
-
-def answer(reply: bytes) -> Loaded:
-    """Read a child's reply.
-
-    Raises:
-        ItemError: what the child raised.
-    """
-    fields = json.loads(reply)
-    if "code" in fields:
-        kind = TransientError if fields["transient"] else PermanentError
-        raise kind(Code(fields["code"]), fields["reason"])
-    return Loaded(**{**fields, "box": Letterbox(**fields["box"])})
 
 
 def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:

@@ -28,7 +28,7 @@ from workers.engine_thread import EngineThread
 from workers.last_words import say
 from workers.lifecycle import LOST
 from workers.loaders import LoaderDiedError, Loaders, Slot
-from workers.loading import Request
+from workers.loads import Request
 from workers.metrics import MatteMetrics
 from workers.recent import RecentMattes
 

@@ -6,13 +6,16 @@ supervisor's page adds up over all its processes. docs/operate.md says what each
 
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from pipeline.errors import Code
 from pipeline.ids import SizeBucket
 from pipeline.jobs import Job
-from workers.loaders import Slot
+
+if TYPE_CHECKING:
+    from workers.loaders import Slot
 
 STAGES = {
     "fetch": "fetch",
@@ -156,7 +159,7 @@ class MatteMetrics(Metrics):
             for name, gauge in self._gauges.items():
                 gauge.set(figures[name])
 
-    def matted(self, milliseconds: Mapping[str, float], slot: Slot, repeated: bool) -> None:
+    def matted(self, milliseconds: Mapping[str, float], slot: "Slot", repeated: bool) -> None:
         """An image was handed over; one that was `repeated` did not go through the engine."""
         for stage, took in milliseconds.items():
             if not repeated or stage not in ("wait", "infer"):

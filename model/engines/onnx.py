@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from model.catalogue import ModelSpec
 from model.engines.base import EngineError, EngineLostError, check_alpha, check_images
+from model.heap import trim
 from pipeline.errors import SetupError
 
 
@@ -100,6 +101,7 @@ def _load(path: Path, name: str, cuda: bool) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(path, options, providers=[provider])
     except Exception as error:  # ONNX Runtime's own errors have no common base
         raise SetupError(f"ONNX Runtime cannot load {path}: {error}", hint) from error
+    trim()  # loading has freed twice the model's size, and the first images would be laid between what is left of it
     if session.get_providers()[0] != provider:  # it falls back to the processor with a warning
         raise SetupError(f"ONNX Runtime cannot use CUDA here; it would run on {session.get_providers()[0]}.", with_gpu)
     ends = [(end.name, end.type, len(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())]

@@ -55,6 +55,3 @@ def clean(yes: bool, due: bool, as_json: bool) -> None:
         kinds = Counter(one.kind for one in found)
         sums = ", ".join(f"{kinds[kind]} {kind}s" for kind in ("run", "report", "output"))
         click.echo(f"{sums} {'removed' if yes else 'would be removed: mattemill clean --yes'}")
-
-
-COMMANDS = (clean,)

@@ -1,31 +1,44 @@
 """The group of all commands, and what becomes of an error that one of them raises."""
 
 import errno
+import importlib
 
 import click
 import redis
 
 from pipeline import __version__
 from pipeline.errors import ItemError, MattemillError, SetupError
-from producer.commands import cleaning, doctor, engines, flower, local, models, runs, sweeps, web, workers
-from producer.commands.closing import FINISHED, SETUP
+
+_FINISHED, _SETUP = 0, 2
+_MODULES = {
+    **dict.fromkeys(("sweep", "enqueue", "status", "failures", "report", "retry", "verify", "cancel"), "runs"),
+    **dict.fromkeys(("sweeps", "beat"), "sweeps"),
+    **dict.fromkeys(("demo", "up"), "local"),
+    "clean": "cleaning",
+    "doctor": "doctor",
+    "engine": "engines",
+    "flower": "flower",
+    "model": "models",
+    "web": "web",
+    "worker": "workers",
+}
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[
-        *runs.COMMANDS,
-        workers.worker,
-        models.model,
-        engines.engine,
-        *sweeps.COMMANDS,
-        *cleaning.COMMANDS,
-        *local.COMMANDS,
-        web.web,
-        flower.flower,
-        doctor.doctor,
-    ],
-)
+class _Commands(click.Group):
+    """Imports a command when it is asked for: all together take 50 MB, which a worker would keep for nights."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _MODULES.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"producer.commands.{module}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="mattemill")
 def cli() -> None:
     """Removes the background from every image of an S3 bucket, and proves that none is lost.
@@ -46,11 +59,11 @@ def run() -> int:
         raise KeyboardInterrupt from error
     except click.ClickException as error:
         error.show()
-        return SETUP
+        return _SETUP
     except (MattemillError, redis.RedisError, OSError) as error:
         click.echo(f"mattemill: {_sentence(error)}", err=True)
-        return SETUP
-    return status if isinstance(status, int) else FINISHED
+        return _SETUP
+    return status if isinstance(status, int) else _FINISHED
 
 
 def _sentence(error: Exception) -> str:

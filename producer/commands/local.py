@@ -46,6 +46,3 @@ def up(directory: Path | None, devices: str, flower_port: int | None, flower_hos
     from producer.up import run_up
 
     run_up(directory, devices, flower_port, web_port, flower_host)
-
-
-COMMANDS = (demo, up)

@@ -268,6 +268,3 @@ def _newest(producer: Producer) -> Run:
     if not runs:
         raise SetupError("There are no runs.", "mattemill sweep starts one")
     return runs[0]
-
-
-COMMANDS = (sweep, enqueue, status, failures, report, retry, verify, cancel)

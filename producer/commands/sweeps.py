@@ -152,6 +152,3 @@ def _ledger(settings: Settings) -> Iterator[Ledger]:
         yield Ledger(client, settings)
     finally:
         client.close()
-
-
-COMMANDS = (sweeps, beat)

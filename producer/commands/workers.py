@@ -54,7 +54,7 @@ def gpu(devices: str, engine: str | None, share: bool) -> None:
 )  # fmt: skip
 def cpu(concurrency: int) -> None:
     """The CPU role: refines, encodes, uploads, and keeps house."""
-    from workers.supervisor import run_cpu
+    from workers.house import run_cpu
 
     settings = load_settings()
     configure(settings, role="cpu")

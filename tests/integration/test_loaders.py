@@ -13,7 +13,7 @@ from tests.conftest import WaitUntil
 from tests.processes import empty, photo
 from tests.proxy import sick_proxy
 from workers.loaders import LoaderDiedError, Loaders
-from workers.loading import Request
+from workers.loads import Request
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

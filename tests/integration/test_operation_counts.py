@@ -28,7 +28,8 @@ from tests.proxy import SickProxy, sick_proxy
 from workers.app import make_app, publish
 from workers.encoding import make_cutout
 from workers.housekeeping import Housekeeper
-from workers.loading import Request, load
+from workers.loading import load
+from workers.loads import Request
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -12,7 +12,6 @@ import pytest
 from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
-from tests.housekeeping import housekeeping
 from tests.processes import empty, photo, process, put_run
 
 if TYPE_CHECKING:
@@ -49,14 +48,14 @@ def test_encode_children_share_what_came_before_them(
     ledger = Ledger(client, settings)
     with ExitStack() as stack:
         stack.enter_context(process(environment, "workers.gpu", "fake:1"))
-        cpu = stack.enter_context(process(environment, "workers.cpu", "2"))
-        stack.enter_context(housekeeping(ledger, settings))
+        cpu = stack.enter_context(process(environment, "producer.commands", "worker", "cpu", "--concurrency", "2"))
         spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(20)})
         wait_until(lambda: ledger.counts(spec.run).state == "finished", 100)
         assert ledger.counts(spec.run).done == 20
-        children = psutil.Process(cpu.pid).children()
+        (parent,) = [one for one in psutil.Process(cpu.pid).children() if "workers.cpu" in one.cmdline()]
+        children = parent.children()
         own = [of(child.pid, "Private_Dirty") for child in children]
-        compiler = of(cpu.pid, "Rss", "libllvmlite")
+        compiler = of(parent.pid, "Rss", "libllvmlite")
     client.close()
     assert len(own) == 2
     assert max(own) < _OWN_BYTES

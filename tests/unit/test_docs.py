@@ -48,12 +48,13 @@ def faults(line: str) -> list[str]:
         names = words.pop(0).split("|") if words[0] not in ("…", "...") else []
         if not names:
             return []
-        unknown = [one for one in names if one not in group.commands]
+        context = click.Context(group)
+        unknown = [one for one in names if group.get_command(context, one) is None]
         if unknown and not words and group is cli and names[0].startswith("-"):
             return []
         if unknown:
             return [f"no command {one}" for one in unknown]
-        commands = [group.commands[one] for one in names]
+        commands = [command for one in names if (command := group.get_command(context, one)) is not None]
     options = {
         option for command in commands for part in command.params for option in (*part.opts, *part.secondary_opts)
     }

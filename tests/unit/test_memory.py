@@ -1,5 +1,7 @@
 """A CPU worker does not start more processes than memory allows."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,17 @@ def test_too_many_are_refused_with_how_many_fit() -> None:
         check_memory(4, 4 * CHILD_BYTES - 1)
     with pytest.raises(SetupError, match="free some memory"):
         check_memory(1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("modules", "unused"),
+    [
+        ("workers.supervisor", {"numpy", "cv2", "PIL", "boto3", "celery", "numba", "onnxruntime"}),
+        ("workers.house", {"numpy", "cv2", "PIL", "boto3", "numba", "onnxruntime"}),
+        ("workers.gpu", {"PIL", "boto3", "numba", "onnxruntime"}),
+    ],
+)
+def test_a_process_has_no_library_in_memory_that_it_does_not_use(modules: str, unused: set[str]) -> None:
+    code = f"import sys, producer.commands.cli, producer.commands.workers, {modules}; print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(said.split()) & unused == set()

@@ -1,0 +1,40 @@
+"""What a loader is asked for and what it answers, for processes that do not load themselves."""
+
+import json
+from dataclasses import dataclass
+
+from model.preprocess import Letterbox
+from pipeline.errors import Code, PermanentError, TransientError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a child is asked for; it chooses among `size_buckets` by what the image turns out to be."""
+
+    bucket: str
+    key: str
+    etag: str
+    size_buckets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What came of it: its size bucket, where the photo lies in it, a digest of its pixels, and what it took."""
+
+    size_bucket: str
+    box: Letterbox
+    digest: str
+    milliseconds: dict[str, float]
+
+
+def answer(reply: bytes) -> Loaded:
+    """Read a child's reply.
+
+    Raises:
+        ItemError: what the child raised.
+    """
+    fields = json.loads(reply)
+    if "code" in fields:
+        kind = TransientError if fields["transient"] else PermanentError
+        raise kind(Code(fields["code"]), fields["reason"])
+    return Loaded(**{**fields, "box": Letterbox(**fields["box"])})
