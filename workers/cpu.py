@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import resource
 import signal
 import sys
@@ -35,6 +36,9 @@ from workers.memory import drop_code
 from workers.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+_ENDING = re.compile(r"\((SIG\w+)\) Job|(exitcode \d+|signal \d+) Job")
+_TOLD = ("SIGTERM", "SIGINT", "SIGHUP")
+"""How a child ends that somebody has told to: that says nothing of its image."""
 
 
 class _Child(TypedDict, total=False):
@@ -110,13 +114,17 @@ def run(concurrency: str, settings: Settings) -> None:
 
         def on_failure(self, exc_info: ExceptionInfo, send_failed_event: bool = True, return_ok: bool = False) -> None:
             super().on_failure(exc_info, send_failed_event, return_ok)
-            if isinstance(exc_info.exception, WorkerLostError):
-                _blame(parent, metrics, self, str(exc_info.exception))
+            error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it for its traceback
+            if isinstance(error, WorkerLostError):
+                _lost(parent, metrics, self, str(error))
 
     class BlamingTask(Task):  # type: ignore[type-arg]
         Request = BlamingRequest  # type: ignore[assignment]
 
     def encode_task(job: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # Billiard's handlers, set after worker_process_init, would end with 70 as after a fault.
+            signal.signal(number, signal.SIG_DFL)
         try:
             encode(child["ledger"], child["store"], settings, Job.parse(job), metrics)
         except MessageError as error:
@@ -153,6 +161,16 @@ def _held(request: Request) -> list[Taken]:
         return []
     items = zip(job.item_ids, job.keys, strict=False)
     return [Taken(job.run_id, Item(id, Key(key), ETag(""), 0, ""), job.fed, None) for id, key in items]
+
+
+def _lost(ledger: Ledger, metrics: Metrics, request: Request, said: str) -> None:
+    """A child has ended: "Worker exited prematurely: signal 11 (SIGSEGV) Job: 3."; Celery keeps no status."""
+    found = _ENDING.search(said)
+    ending = found[1] or found[2] if found else said
+    if ending in _TOLD:
+        ledger.give_back(_held(request))
+    else:
+        _blame(ledger, metrics, request, f"the encode process ended with {ending}")
 
 
 def _blame(ledger: Ledger, metrics: Metrics, request: Request, reason: str) -> None:

@@ -5,6 +5,7 @@ import json
 import mmap
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +29,10 @@ _START_SECONDS = 60.0
 
 class LoaderDiedError(MattemillError):
     """The process that worked on this image crashed, was killed, or took too long."""
+
+
+class LoaderStoppedError(MattemillError):
+    """The process that worked on this image was told to stop from outside: that says nothing of the image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Loaders:
         self.close()
 
     def load(self, request: Request) -> Future[Slot]:
-        """Ask for an image. The future raises `ItemError` or `LoaderDiedError`."""
+        """Ask for an image. The future raises `ItemError`, `LoaderDiedError` or `LoaderStoppedError`."""
         future: Future[Slot] = Future()
         self._requests.put((request, future))
         return future
@@ -160,7 +165,7 @@ class _Child:
         self.alive = True
         try:
             self._receive(_START_SECONDS, "start")
-        except LoaderDiedError as error:
+        except (LoaderDiedError, LoaderStoppedError) as error:
             self._connection.close()
             # No image was in its hands yet: none is to blame.
             raise MattemillError(f"No loader can start: {error}") from error
@@ -194,7 +199,9 @@ class _Child:
         except (EOFError, OSError) as error:
             raise self._died() from error
 
-    def _died(self) -> LoaderDiedError:
+    def _died(self) -> LoaderDiedError | LoaderStoppedError:
         self.alive = False
         self._process.kill()
-        return LoaderDiedError(f"the loader ended with {ending(self._process.wait())}")
+        status = self._process.wait()
+        error = LoaderStoppedError if -status in (signal.SIGTERM, signal.SIGHUP) else LoaderDiedError
+        return error(f"the loader ended with {ending(status)}")

@@ -27,7 +27,7 @@ from workers.engine_record import EngineRecord
 from workers.engine_thread import EngineThread
 from workers.last_words import say
 from workers.lifecycle import LOST
-from workers.loaders import LoaderDiedError, Loaders, Slot
+from workers.loaders import LoaderDiedError, Loaders, LoaderStoppedError, Slot
 from workers.loads import Request
 from workers.metrics import MatteMetrics
 from workers.recent import RecentMattes
@@ -269,6 +269,9 @@ class MatteStage:
 
     def _failed(self, one: Taken, error: Exception) -> None:
         self._release(one)
+        if isinstance(error, LoaderStoppedError):
+            self._ledger.give_back([one])
+            return
         if isinstance(error, LoaderDiedError):
             code, answer = Code.ATTEMPTS_EXHAUSTED, self._ledger.blame(one, str(error))
         elif isinstance(error, ItemError):

@@ -4,23 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ids import RunId
 from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
+from tests.housekeeping import housekeeping
 from tests.processes import empty, photo, process, put_run
 from tests.proxy import sick_proxy
-from workers.app import length, make_app, publish
-from workers.housekeeping import Housekeeper
+from workers.app import length
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -33,32 +31,6 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     client = connect(settings)
     yield Ledger(client, settings)
     client.close()
-
-
-@contextmanager
-def housekeeping(ledger: Ledger, settings: Settings) -> Iterator[list[dict[str, object]]]:
-    """Feed and finish; gives a list that receives the rows of every run that ends."""
-    app, stop = make_app(settings), threading.Event()
-    rows: list[dict[str, object]] = []
-
-    def finish(run: RunId) -> None:
-        rows.extend(ledger.rows(run))
-
-    with Housekeeper(ledger, lambda jobs, priority: publish(app, jobs, priority), finish, settings) as keeper:
-
-        def lead() -> None:
-            while not stop.is_set():
-                keeper.step()
-                keeper.wait(0.1)
-
-        thread = threading.Thread(target=lead)
-        thread.start()
-        try:
-            yield rows
-        finally:
-            stop.set()
-            thread.join()
-    app.close()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from pipeline.ledger import Ledger, connect
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from tests.processes import empty, photo, put_run
-from tests.proxy import sick_proxy
 from workers.engine_record import EngineRecord
 from workers.matte import MatteStage
 
@@ -100,23 +99,6 @@ def test_each_photo_goes_to_the_size_that_fits_it_whatever_its_message_said(
     sent = run_all(ledger, settings, spec, engine)
     assert len(sent) == 6
     assert {shape[1:3] for shape in engine.shapes} == {(96, 128)}
-
-
-@pytest.mark.timeout(120)
-def test_an_image_that_hangs_its_loader_three_times_is_given_up_and_its_neighbours_are_not(
-    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
-) -> None:
-    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in (1, 2, 3)})
-    impatient = settings.model_copy(update={"loader_deadline": 3})
-    engine = CountingEngine((SizeBucket(320, 320),))
-    with sick_proxy(settings.s3_endpoint_url or "") as proxy:
-        theirs.setenv("MATTEMILL_S3_ENDPOINT_URL", proxy.url)
-        proxy.rule = lambda method, path: "hang" if path.endswith("in/2.jpg") else ""
-        sent = [job for _ in range(3) for job in run_all(ledger, impatient, spec, engine)]
-    assert sorted(job.keys[0] for job in sent) == ["in/1.jpg", "in/3.jpg"]
-    (row,) = ledger.rows(spec.run)
-    assert (row["key"], row["code"]) == ("in/2.jpg", "attempts_exhausted")
-    assert "more than 3 s" in str(row["reason"])
 
 
 def test_a_worker_with_other_weights_than_the_run_s_makes_nothing_of_it(
