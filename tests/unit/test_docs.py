@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,14 +27,20 @@ def blocks(text: str) -> list[str]:
     return re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def shown(text: str) -> Iterator[str]:
-    """Every command line of ours in a page, from `mattemill` to where a comment or the next command begins."""
+def typed(text: str) -> Iterator[str]:
+    """Every command line of ours in the blocks of a page, from `mattemill` to a comment or the next command."""
     for block in blocks(text):
         for line in block.replace("\\\n", " ").splitlines():
             line = re.sub(r"^docker compose .*? run --rm cli ", "mattemill ", line)
+            line = re.sub(r"^(?:[A-Z_]+=(?:\"[^\"]*\"|\S+) )+(?=mattemill )", "", line)
             for part in re.split(r"\s#\s|\s&&\s|\s{3,}", line):
                 if re.match(r"mattemill [a-z-]", part):
                     yield part
+
+
+def shown(text: str) -> Iterator[str]:
+    """The same, and those that stand in a sentence."""
+    yield from typed(text)
     prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     for code in re.findall(r"`(mattemill [a-z-][^`]*)`", prose):
         yield " ".join(code.split())
@@ -78,6 +85,38 @@ def test_the_reading_of_command_lines_sees_what_is_wrong() -> None:
         "mattemill status --watch",
         "mattemill cancel RUN",
     ]
+
+
+def refusal(line: str) -> str:
+    """What click says against a command line as it would be typed; "" for nothing. What it names need not be there."""
+    words = shlex.split(line if line.count('"') % 2 == 0 else line.removesuffix('"'))[1:]  # the end of a shell's -c
+    for sign in ("|", ">", ">>", "2>", "&"):
+        words = words[: words.index(sign)] if sign in words else words
+    command: click.Command = cli
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        command = command.commands[words.pop(0)]
+    try:
+        command.make_context("mattemill", words)
+    except click.exceptions.Exit:
+        return ""
+    except click.UsageError as error:
+        return "" if "does not exist" in error.format_message() else error.format_message()
+    return ""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_stands_in_a_block_can_be_typed_as_it_stands(page: Path) -> None:
+    lines = [line for line in typed(page.read_text()) if not re.search(r"[…\[|]", line)]
+    assert {line: told for line in lines if (told := refusal(line))} == {}
+
+
+def test_the_typing_of_command_lines_sees_what_is_wrong() -> None:
+    assert refusal("mattemill sweep s3://a/ --to s3://b/ --wait --json > summary.json") == ""
+    assert "--to" in refusal("mattemill sweep s3://a/")
+    assert "extra argument" in refusal("mattemill cancel RUN now")
+    assert "'low' is not one of" in refusal("mattemill enqueue s3://a/b.jpg --to s3://b/ --priority low")
+    assert "integer" in refusal("mattemill web --port http")
+    assert list(typed('```\nSECRET="$(x -y 12)" A=b mattemill web      # here\n```')) == ["mattemill web"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
