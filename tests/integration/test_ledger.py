@@ -113,6 +113,22 @@ def test_a_row_says_how_often_the_item_was_tried_and_a_failure_what_is_known_of_
         assert row["outcome"] == "done" or (row["bytes"], row["etag"]) == (10, "e")
 
 
+def test_what_workers_still_say_of_a_run_that_redis_has_lost_leaves_nothing_there(
+    ledger: Ledger, spec: RunSpec
+) -> None:
+    ledger.list_page(spec.run, 0, [listing(spec, "a.jpg")])
+    taken = take_one(ledger, spec)
+    ledger.client.flushall()
+    assert ledger.hand_over(spec.run, [(taken, b"alpha")]) == [None]
+    assert not ledger.done(taken, {"key": "a.jpg", "outcome": "done"})
+    assert ledger.fail(taken, PermanentError(Code.TRUNCATED, "no")) == "stale"
+    assert ledger.blame(taken, "it died") == "stale"
+    assert ledger.suspect([taken]) == ["stale"]
+    ledger.touch(spec.run, [(taken.item.id, taken.fed)])
+    ledger.give_back([taken])
+    assert ledger.client.keys("mm:{*") == []
+
+
 def test_a_success_counts_from_a_stale_copy(ledger: Ledger, spec: RunSpec) -> None:
     ledger.list_page(spec.run, 0, [listing(spec, "a.jpg")])
     stale = take_one(ledger, spec)
