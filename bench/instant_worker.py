@@ -58,7 +58,8 @@ class InstantLoaders:
             image = self._images[index]
             box = Letterbox(0, 0, image.shape[0], image.shape[1])
             digest = str(next(self._numbers))  # every picture a new one
-            future.set_result(Slot(index, image, Loaded(request.size_buckets[0], box, digest, {"fetch": 0.0})))
+            loaded = Loaded(*image.shape[:2], request.size_buckets[0], box, digest, {"fetch": 0.0})
+            future.set_result(Slot(index, image, loaded))
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     milliseconds = {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)}
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     digest.update(pixels.data)
-    return Loaded(str(size), box, digest.hexdigest(), milliseconds)
+    return Loaded(header.height, header.width, str(size), box, digest.hexdigest(), milliseconds)
 
 
 def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:

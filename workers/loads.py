@@ -19,8 +19,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What came of it: its size bucket, where the photo lies in it, a digest of its pixels, and what it took."""
+    """What came of it: photo size, size bucket, where it lies there, a digest of those pixels, what it took."""
 
+    height: int
+    width: int
     size_bucket: str
     box: Letterbox
     digest: str

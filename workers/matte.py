@@ -263,8 +263,15 @@ class MatteStage:
         for loaded, milliseconds, _ in packed:
             times = {**milliseconds, "hand over": took}
             self._metrics.matted(times, loaded.slot, loaded.repeated)
+            image = loaded.slot.loaded
             log.info(
-                "matte", run=spec.run, key=loaded.taken.item.key, size_bucket=loaded.slot.loaded.size_bucket, ms=times
+                "matte",
+                run=spec.run,
+                key=loaded.taken.item.key,
+                width=image.width,
+                height=image.height,
+                size_bucket=image.size_bucket,
+                ms=times,
             )
 
     def _failed(self, one: Taken, error: Exception) -> None:

@@ -8,6 +8,7 @@ import redis
 
 from pipeline.errors import SetupError
 from pipeline.ids import ETag, Key, RunId
+from pipeline.jobs import Job
 from pipeline.ledger import LEADER, Ledger, Listing, connect
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.settings import Settings
@@ -31,6 +32,25 @@ def ended_run(ledger: Ledger) -> RunId:
     ledger.list_page(spec.run, 0, [Listing("skipped", item, short_hash(key), {"key": key, "outcome": "skipped"})])
     ledger.close_listing(spec.run, 1)
     return spec.run
+
+
+@pytest.mark.parametrize(("listed", "keys"), [(1, 1), (399, 1), (400, 2), (2000, 10), (10_000, 32)])
+def test_messages_hold_more_keys_the_larger_a_run_is(
+    listed: int, keys: int, ledger: Ledger, settings: Settings
+) -> None:
+    spec = RunSpec(new_run_id(), "photos", "", "cutouts", "", "u2netp", "0" * 64, ("320x320",))
+    ledger.create(spec)
+    names = [Key(f"{n}.jpg") for n in range(listed)]
+    items = [Item(item_id(spec.output_key(key)), key, ETag("e"), 10, "320x320") for key in names]
+    for page, start in enumerate(range(0, listed, 500)):
+        ledger.list_page(
+            spec.run, page, [Listing("todo", item, short_hash(item.key)) for item in items[start : start + 500]]
+        )
+    ledger.close_listing(spec.run, listed)
+    sent: list[Job] = []
+    with Housekeeper(ledger, lambda jobs, priority: sent.extend(jobs), lambda run: None, settings) as keeper:
+        assert keeper.step()
+    assert max(len(job.keys) for job in sent) == keys
 
 
 def test_a_slow_report_neither_costs_the_lead_nor_holds_up_others(

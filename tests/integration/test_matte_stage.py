@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from model.codecs.alpha import unpack_alpha
 from model.engines.fake import FakeEngine
@@ -96,9 +97,17 @@ def test_each_photo_goes_to_the_size_that_fits_it_whatever_its_message_said(
 ) -> None:
     spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(6)})  # 120 x 90
     engine = CountingEngine((SizeBucket(320, 320), SizeBucket(96, 128), SizeBucket(128, 96)))
-    sent = run_all(ledger, settings, spec, engine)
+    with capture_logs() as lines:
+        sent = run_all(ledger, settings, spec, engine)
     assert len(sent) == 6
     assert {shape[1:3] for shape in engine.shapes} == {(96, 128)}
+    said = [line for line in lines if line["event"] == "matte"]
+    assert sorted(line["key"] for line in said) == sorted(f"in/{n}.jpg" for n in range(6))
+    for line in said:
+        assert (line["width"], line["height"], line["size_bucket"]) == (120, 90, "96x128")
+        assert list(line["ms"]) == ["fetch", "decode", "wait", "infer", "hand over"]
+        assert all(took >= 0 for took in line["ms"].values())
+        assert line["ms"]["infer"] > 0
 
 
 def test_a_worker_with_other_weights_than_the_run_s_makes_nothing_of_it(
