@@ -33,7 +33,7 @@ from workers.departure import Departure
 from workers.encoding import make_cutout
 from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
-from workers.metrics import Metrics
+from workers.metrics import EncodeMetrics, Metrics
 
 log = structlog.get_logger(__name__)
 _ENDING = re.compile(r"\((SIG\w+)\) Job|(exitcode \d+|signal \d+) Job")
@@ -46,7 +46,7 @@ class _Child(TypedDict, total=False):
     store: ObjectStore
 
 
-def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: Metrics) -> None:
+def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics) -> None:
     """Take the job's items and see each to its outcome; late copies drop out."""
     held = ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
     metrics.late(job, len(held))
@@ -60,7 +60,8 @@ def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, met
             log.warning("alpha_lost", run=job.run, key=key, outcome=outcome)
             continue
         try:
-            row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed, metrics.took)
+            with metrics.working_on(taken.item.bytes + packed.alpha.nbytes):
+                row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed, metrics.took)
         except ItemError as error:
             outcome = ledger.fail(taken, error)
             metrics.failed(error.code, outcome)
@@ -82,7 +83,7 @@ def run(concurrency: str, settings: Settings) -> None:
     drop_code("libllvmlite")
     store = S3Store(settings, pool=2)
     child: _Child = {}
-    metrics = Metrics()
+    metrics = EncodeMetrics()
 
     @worker_before_create_process.connect(weak=False)
     def share(**_: object) -> None:

@@ -5,7 +5,8 @@ supervisor's page adds up over all its processes. docs/operate.md says what each
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -109,6 +110,31 @@ class Metrics:
     def died(self, worker: str) -> None:
         """It ended without having been asked to."""
         self._deaths.labels(worker).inc()
+
+
+class EncodeMetrics(Metrics):
+    """What a CPU worker and its children count."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        registry = registry or CollectorRegistry()
+        super().__init__(registry)
+
+        def gauge(name: str, about: str) -> Gauge:
+            return Gauge(f"mattemill_{name}", about, multiprocess_mode="livesum", registry=registry)
+
+        self._images = gauge("encode_images", "Images that encode processes work on.")
+        self._bytes = gauge("encode_bytes", "Their files and alphas, in bytes.")
+
+    @contextmanager
+    def working_on(self, size: int) -> Iterator[None]:
+        """An image of so many bytes, its file and its alpha, is worked on while this lasts."""
+        self._images.inc()
+        self._bytes.inc(size)
+        try:
+            yield
+        finally:
+            self._bytes.dec(size)
+            self._images.dec()
 
 
 class MatteMetrics(Metrics):

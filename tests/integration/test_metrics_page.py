@@ -100,6 +100,7 @@ def test_every_image_is_counted_once_by_whichever_process(
             wait_until(lambda: ledger.counts(spec.run).state == "finished", 90)
             made, folder = gpu.values(), gpu.folder()
         worked = cpu.values()
+        assert worked["mattemill_encode_images"] == worked["mattemill_encode_bytes"] == 0
         # What a child that is killed has counted stays, and its file goes.
         child = next(
             process

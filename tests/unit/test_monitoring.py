@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from tests.containers import DOCKER, documents
 from workers.gpu_gauges import GpuGauges
 from workers.house_gauges import HouseGauges
-from workers.metrics import MatteMetrics
+from workers.metrics import EncodeMetrics, MatteMetrics
 
 MONITORING = DOCKER / "monitoring"
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
@@ -34,7 +34,14 @@ def shown() -> dict[str, set[str]]:
     metrics.watches("workers.cpu")
     BeatMetrics(["night"], registry)
     WebMetrics(registry)
-    families: list[Metric] = [*registry.collect(), *HouseGauges(Settings()).describe(), *GpuGauges([]).describe()]
+    encode = CollectorRegistry()
+    EncodeMetrics(encode)
+    families: list[Metric] = [
+        *encode.collect(),
+        *registry.collect(),  # these have labels
+        *HouseGauges(Settings()).describe(),
+        *GpuGauges([]).describe(),
+    ]
     labels = {family.name: {label for sample in family.samples for label in sample.labels} for family in families}
     for family in [*HouseGauges(Settings()).describe(), *GpuGauges([]).describe()]:
         labels[family.name] = set(family._labelnames)  # type: ignore[attr-defined]
@@ -160,3 +167,17 @@ def test_gpus_are_shown_by_uuid_and_where_nvml_is_silent_nothing_is() -> None:
     }  # fmt: skip
     assert [family.samples for family in GpuGauges(devices, silent).collect()] == [[], [], []]
     assert [family.samples for family in GpuGauges(["cpu"], silent).collect()] == [[], [], []]
+
+
+def test_what_encode_processes_work_on_is_shown_as_long_as_they_do() -> None:
+    registry = CollectorRegistry()
+    metrics = EncodeMetrics(registry)
+
+    def in_flight() -> tuple[float | None, float | None]:
+        return registry.get_sample_value("mattemill_encode_images"), registry.get_sample_value("mattemill_encode_bytes")
+
+    with metrics.working_on(5), metrics.working_on(7):
+        assert in_flight() == (2, 12)
+    with pytest.raises(ValueError, match="broken"), metrics.working_on(5):
+        raise ValueError("broken")
+    assert in_flight() == (0, 0)
