@@ -92,7 +92,7 @@ def run_cpu(settings: Settings, concurrency: int) -> int:
         SetupError: when Redis does not answer, there is too little memory for that many processes, or the page of
             metrics cannot be served.
     """
-    check_memory(concurrency, available_bytes())
+    check_memory(concurrency, available_bytes(), settings.max_megapixels)
     client = connect(settings)
     check(client, settings)
     client.close()

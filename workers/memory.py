@@ -8,8 +8,18 @@ from pipeline.errors import SetupError
 
 _MADV_DONTNEED = 4
 
-CHILD_BYTES = 400 << 20
-"""What an encode child takes for photos to 24 megapixels: 150 MB of libraries, 10 bytes a pixel (`bench/stage.py`)."""
+SHARED_BYTES = 110 << 20
+"""What encode children share with their parent."""
+_OWN_BYTES = 25 << 20
+_PIXEL_BYTES = 16
+"""For each pixel of a photo: measured 7 of a JPEG of 24 megapixels, 13 of an RGBA PNG, 16 of a WebP (docs/tune.md)."""
+_MEGAPIXELS = 24
+"""The photo that every child may have at once. Larger ones are few; MATTEMILL_CHILD_MEMORY bounds what each takes."""
+
+
+def child_bytes(max_megapixels: int) -> int:
+    """What an encode child has to itself at the most, with a photo of 24 megapixels, or as large as any may be."""
+    return _OWN_BYTES + _PIXEL_BYTES * min(max_megapixels, _MEGAPIXELS) * 1_000_000
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
@@ -29,19 +39,21 @@ def available_bytes(root: Path = Path("/")) -> int | None:
     return max(min(found), 0) if found else None
 
 
-def check_memory(processes: int, available: int | None) -> None:
+def check_memory(processes: int, available: int | None, max_megapixels: int) -> None:
     """Refuse to start more encode children than memory allows: the kernel would end them in the middle of the night.
 
     Raises:
         SetupError: says how many fit.
     """
-    if available is None or processes * CHILD_BYTES <= available:
+    each = child_bytes(max_megapixels)
+    needed = SHARED_BYTES + processes * each
+    if available is None or needed <= available:
         return
-    fit = available // CHILD_BYTES
-    hint = f"--concurrency {fit}" if fit else "free some memory"
+    fit = (available - SHARED_BYTES) // each
+    less = f"--concurrency {fit}" if fit > 0 else "free some memory"
     raise SetupError(
-        f"{processes} encode processes need {processes * CHILD_BYTES / 1e9:.1f} GB, {available / 1e9:.1f} GB is free.",
-        hint,
+        f"{processes} encode processes need {needed / 1e9:.1f} GB, {available / 1e9:.1f} GB is free.",
+        f"{less}, or a lower MATTEMILL_MAX_MEGAPIXELS: below {_MEGAPIXELS} a process counts with less",
     )
 
 

@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.errors import SetupError
-from workers.memory import CHILD_BYTES, available_bytes, check_memory
+from workers.memory import SHARED_BYTES, available_bytes, check_memory, child_bytes
 
 
 def machine(root: Path, available_kb: int, limit: str | None = None, used: int = 0) -> Path:
@@ -32,12 +34,50 @@ def test_the_smaller_of_machine_and_container_counts(tmp_path: Path) -> None:
 
 
 def test_too_many_are_refused_with_how_many_fit() -> None:
-    check_memory(3, 3 * CHILD_BYTES)
-    check_memory(100, None)
+    each = child_bytes(150)
+    check_memory(3, SHARED_BYTES + 3 * each, 150)
+    check_memory(100, None, 150)
     with pytest.raises(SetupError, match="--concurrency 3"):
-        check_memory(4, 4 * CHILD_BYTES - 1)
+        check_memory(4, SHARED_BYTES + 4 * each - 1, 150)
     with pytest.raises(SetupError, match="free some memory"):
-        check_memory(1, 1000)
+        check_memory(1, 1000, 150)
+    check_memory(4, SHARED_BYTES + 4 * each - 1, 12)  # smaller photos leave room for more
+
+
+_PEAK = """
+import re, sys
+from pathlib import Path
+import cv2, numpy as np
+from model.cutout import make_cutout, warm_up
+from pipeline.recipe import Recipe
+
+def most():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+cv2.setNumThreads(1)
+warm_up()
+before = most()
+ramp = np.tile(np.arange(0, 256, dtype=np.uint8), (256, 1))
+made = make_cutout(Path(sys.argv[1]).read_bytes(), ramp, Recipe(), None, 150)
+assert made.photo_width * made.photo_height == 12_000_000
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the most that a process had")
+@pytest.mark.parametrize("kind", ["jpeg", "rgba.png", "webp"])
+def test_a_photo_takes_no_more_than_a_child_is_allotted(kind: str, tmp_path: Path) -> None:
+    rows = np.linspace(0, 255, 3000, dtype=np.uint8)[:, None, None]
+    rgb = np.ascontiguousarray(np.broadcast_to(rows, (3000, 4000, 3)))
+    photo = tmp_path / f"photo.{kind}"
+    if kind == "rgba.png":
+        alpha = np.full((3000, 4000, 1), 200, np.uint8)
+        Image.fromarray(np.dstack([rgb, alpha])).save(photo, compress_level=1)
+    else:
+        Image.fromarray(rgb).save(photo, **({"method": 0} if kind == "webp" else {}))
+    run = [sys.executable, "-c", _PEAK, str(photo)]
+    took = int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+    assert 12_000_000 * 3 < took < child_bytes(12)
 
 
 @pytest.mark.parametrize(
