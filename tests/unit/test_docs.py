@@ -94,7 +94,11 @@ def refusal(line: str) -> str:
         words = words[: words.index(sign)] if sign in words else words
     command: click.Command = cli
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        command = command.commands[words.pop(0)]
+        name = words.pop(0)
+        found = command.get_command(click.Context(command), name)
+        if found is None:
+            return f"no command {name}"
+        command = found
     try:
         command.make_context("mattemill", words)
     except click.exceptions.Exit:
