@@ -92,6 +92,7 @@ class MatteStage:
         self._engine = EngineThread(engine, self._batcher, record, self._engine_lost)
         self._recent = RecentMattes(settings.recent_mattes, settings.recent_bytes)
         self._held: set[Taken] = set()
+        self._coming = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._leaving = threading.Lock()
@@ -125,8 +126,8 @@ class MatteStage:
         return len(held)
 
     def in_hand(self) -> int:
-        """How many items it works on now."""
-        return len(self._held)
+        """How many items it works on now, or is about to take."""
+        return len(self._held) + self._coming
 
     def figures(self) -> dict[str, float]:
         """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it.
@@ -146,13 +147,11 @@ class MatteStage:
 
     def process(self, job: Job) -> None:
         """Take the job's items and see each to its outcome; late copies drop out."""
-        taken = self._ledger.take(job.run_id, job.queue, job.fed, job.item_ids)
-        self._metrics.late(job, len(taken))
-        if not taken:
-            return
-        with self._lock:
-            self._held.update(taken)
+        taken = self._take(job)
         try:
+            self._metrics.late(job, len(taken))
+            if not taken:
+                return
             spec = self._ledger.spec(job.run_id)
             if self._weights is not None and spec.weights != self._weights:
                 # The fingerprint of its outputs would lie. Another worker may have the right ones.
@@ -167,6 +166,19 @@ class MatteStage:
             # Whatever happened: what is not touched any more comes back by the ledger.
             with self._lock:
                 self._held.difference_update(taken)
+
+    def _take(self, job: Job) -> list[Taken]:
+        # In hand before Redis has answered: meanwhile the event loop asks whether it may pull the next message.
+        with self._lock:
+            self._coming += len(job.items)
+        taken: list[Taken] = []
+        try:
+            taken = self._ledger.take(job.run_id, job.queue, job.fed, job.item_ids)
+        finally:
+            with self._lock:
+                self._coming -= len(job.items)
+                self._held.update(taken)
+        return taken
 
     def _see_through(self, spec: RunSpec, taken: Sequence[Taken]) -> None:
         done: SimpleQueue[Future[Slot] | Future[Matte]] = SimpleQueue()

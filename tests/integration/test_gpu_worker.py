@@ -1,5 +1,7 @@
 """The life of a GPU worker: sick engines, poison, backpressure, a stop in the middle."""
 
+import base64
+import json
 import os
 import signal
 import subprocess
@@ -8,17 +10,18 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from pipeline.jobs import Job
 from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
 from tests.housekeeping import housekeeping
 from tests.processes import empty, photo, process, put_run
 from tests.proxy import sick_proxy
-from workers.app import length
+from workers.app import length, lists
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -90,8 +93,21 @@ def test_a_worker_killed_from_outside_again_and_again_convicts_nobody(
     assert ledger.counts(spec.run).done == 3
 
 
+def finish(ledger: Ledger, count: int) -> None:
+    """Work off messages of the encode queue as if their cutouts were made."""
+    for _ in range(count):
+        names = [name.encode() for name in lists("encode")]
+        (raw,) = [raw for name in names if (raw := ledger.client.rpop(name)) is not None][:1]
+        _, arguments, _ = json.loads(base64.b64decode(json.loads(cast(bytes, raw))["body"]))
+        job = Job.parse(arguments["job"])
+        for taken in ledger.take(job.run_id, "encode", job.fed, job.item_ids):
+            ledger.done(taken, {"key": taken.item.key, "outcome": "done"})
+
+
 @pytest.mark.timeout(170)
+@pytest.mark.parametrize("chunk", [1, 32])
 def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
+    chunk: int,
     ledger: Ledger,
     settings: Settings,
     environment: dict[str, str],
@@ -99,21 +115,31 @@ def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
     s3_client: "S3Client",
     wait_until: WaitUntil,
 ) -> None:
-    environment |= {"MATTEMILL_ENCODE_MARK": "20", "MATTEMILL_LOADER_SLOTS": "8"}
-    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(120)}, chunk=1)
+    images, mark, slots = 200, 20, 8
+    environment |= {"MATTEMILL_ENCODE_MARK": str(mark), "MATTEMILL_LOADER_SLOTS": str(slots)}
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(images)}, chunk=chunk)
     seen: list[int] = []
+
+    def still() -> bool:
+        seen.append(length(ledger.client, "encode"))
+        return seen[-1] > 0 and len(seen) > 75 and len(set(seen[-75:])) == 1  # 1.5 s without a change
+
     with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:1"):
-
-        def still() -> bool:
-            seen.append(length(ledger.client, "encode"))
-            return seen[-1] >= 20 and len(seen) > 75 and len(set(seen[-75:])) == 1  # 1.5 s without a change
-
         wait_until(still, 90)
-        assert max(seen) <= 20 + 16  # the mark and what was in hand
-        assert length(ledger.client, MATTE) > 0
+        assert mark <= max(seen) <= mark + 2 * slots + 2 * chunk  # in hand; the last one, one on its way
+        messages = length(ledger.client, MATTE)
+        assert messages > 0
+        assert ledger.places(spec.run)["held"] == 0  # it waits in the queue: nobody's hands, no visibility time
+        assert ledger.client.hlen("unacked") == 0
+        finish(ledger, seen[-1] - mark // 2 - 1)
+        seen.clear()
+        wait_until(still)
+        assert (seen[-1], length(ledger.client, MATTE)) == (mark // 2 + 1, messages)  # not yet half gone
+        finish(ledger, 1)
+        wait_until(lambda: length(ledger.client, MATTE) < messages)
         with process(environment, "workers.cpu", "2"):
-            wait_until(lambda: ledger.counts(spec.run).pending == 0, 60)
-    assert ledger.counts(spec.run).done == 120
+            wait_until(lambda: ledger.counts(spec.run).pending == 0, 90)
+    assert ledger.counts(spec.run).done == images
 
 
 @pytest.mark.timeout(90)
