@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -160,22 +161,29 @@ def _planes(image: Image.Image, inverted: bool) -> tuple[npt.NDArray[np.uint8], 
     if not image.has_transparency_data:
         return _array(image, "L" if image.mode in ("1", "L") else "RGB"), None
     gray = image.mode in ("1", "L", "LA", "La")
-    both = _array(image, "LA" if gray else "RGBA")
-    return (
-        np.ascontiguousarray(both[:, :, 0] if gray else both[:, :, :3]),
-        np.ascontiguousarray(both[:, :, -1]),
-    )
+    pixels = np.empty((image.height, image.width) if gray else (image.height, image.width, 3), np.uint8)
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for rows, strip in _strips(image, "LA" if gray else "RGBA"):
+        pixels[rows] = strip[:, :, 0] if gray else strip[:, :, :3]
+        alpha[rows] = strip[:, :, -1]
+    return pixels, alpha
 
 
 def _array(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
-    """The pixels as a writable array; converted in strips, for a second whole copy would cost too much."""
-    channels = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "CMYK": (4,)}[mode]
+    """The pixels as a writable array."""
+    channels = {"L": (), "RGB": (3,), "CMYK": (4,)}[mode]
     out = np.empty((image.height, image.width, *channels), np.uint8)
+    for rows, strip in _strips(image, mode):
+        out[rows] = strip
+    return out
+
+
+def _strips(image: Image.Image, mode: str) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
+    """The pixels of some rows at a time: a second whole copy would cost too much."""
     step = max(1, (1 << 18) // image.width)
     for top in range(0, image.height, step):
         bottom = min(top + step, image.height)
-        out[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
-    return out
+        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
 
 
 def _inverted_sixteen_bits(image: Image.Image) -> bool:
