@@ -36,7 +36,7 @@ from tests.chaos.starters import STARTERS
 from tests.chaos.system import System
 
 _ALONE = "CHAOS_MOUNTS"
-_DISKS = {"valkey": "768m", "tmp": "96m"}
+_DISKS = {"valkey": "768m", "tmp": "96m", "home": "16m"}
 console = Console(width=140)
 
 
@@ -60,7 +60,8 @@ def days(images: int, kills: int) -> dict[str, tuple[int, Callable[[Day], None]]
         "messages doubled and shuffled": faults.messages_doubled,
     }
     if os.environ.get(_ALONE):
-        some["disk of Redis full, 20 s"] = faults.disk_full(lambda system: system.folder / "valkey", 20)
+        some["disk of Redis full, 20 s"] = faults.redis_disk_full
+        some["disk of MATTEMILL_HOME full, workers restart"] = faults.home_full
         some["disk of TMPDIR full, to the end"] = faults.disk_full_at_the_end
     return {
         f"kill -9, {kills} times": (images, Kills(kills, hold=True)),

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
@@ -90,37 +90,52 @@ def _sick(system: System, rule: Rule, seconds: float) -> None:
     system.proxy.rule = lambda method, path: ""
 
 
-def disk_full(folder: Callable[[System], Path], seconds: float) -> Callable[[Day], None]:
-    """Not a byte is free in a folder, which must be a small file system of its own, for some seconds."""
+@contextmanager
+def _full(folder: Path) -> Iterator[None]:
+    """Not a byte is free in a folder, which must be a small file system of its own."""
+    filler = folder / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        filler.unlink()
 
-    def harm(day: Day) -> None:
-        day.wait_for(day.run.counts().listed // 4)
-        filler = folder(day.system) / "filler"
 
-        def fill() -> None:
-            with suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(bytes(4096))
-            time.sleep(seconds)
-            filler.unlink()
+def redis_disk_full(day: Day) -> None:
+    """Redis cannot write its append-only file for 20 s."""
+    day.wait_for(day.run.counts().listed // 4)
 
-        day.harm("disk full", fill)
+    def fill() -> None:
+        with _full(day.system.folder / "valkey"):
+            time.sleep(20)
 
-    return harm
+    day.harm("disk full", fill)
+
+
+def home_full(day: Day) -> None:
+    """MATTEMILL_HOME is full, and all workers start anew in it."""
+    day.wait_for(day.run.counts().listed // 4)
+
+    def fill() -> None:
+        with _full(day.system.home):
+            codes = day.system.restart()
+            day.wait_for(day.run.counts().listed * 3 // 4)
+        if any(codes):
+            day.notes.append(f"exit codes {codes}")
+
+    day.harm("disk full", fill)
 
 
 def disk_full_at_the_end(day: Day) -> None:
     """The workers' TMPDIR is full while the reports are written, until ten seconds after they could have been."""
-    filler = day.system.folder / "tmp" / "filler"
     day.wait_for(day.run.counts().listed // 4)
 
     def fill() -> None:
-        with suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(4096))
-        day.wait_for(day.run.counts().listed, 300)
-        time.sleep(10)
-        filler.unlink()
+        with _full(day.system.folder / "tmp"):
+            day.wait_for(day.run.counts().listed, 300)
+            time.sleep(10)
 
     day.harm("disk full", fill)
 

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import psutil
 
@@ -77,25 +77,30 @@ class Kills:
             if day.over():
                 day.notes.append(f"{len(plan) - number} kills came too late")
                 break
-            if ":" not in victim or not _shoot(day, victim, _AIM_SECONDS):
+            if ":" not in victim or not _shoot(day, victim, _AIM_SECONDS, self._let_go):
                 _kill_one(day, victim if ":" not in victim else day.random.choice(ROLES))
         day.system.proxy.rule = lambda method, path: ""
         for aim in self._last:
-            _shoot(day, aim, 240)
+            _shoot(day, aim, 240, lambda: None)
+
+    def _let_go(self) -> None:
+        """While somebody is aimed at, uploads go on, if slowly: GPU workers pull nothing while encoding is behind."""
+        self._allowed += 1
 
 
 def _early(victim: str) -> bool:
     return victim.startswith(("workers.gpu", "workers.loading", "worker:", "GPU", "loader"))
 
 
-def _shoot(day: Day, aim: str, patience: float) -> bool:
+def _shoot(day: Day, aim: str, patience: float, meanwhile: Callable[[], None]) -> bool:
     file = day.system.aims / aim
     file.touch()
 
     def fired() -> bool:
+        meanwhile()
         return not file.exists() or day.over()
 
-    wait_until(fired, patience, 0.01)
+    wait_until(fired, patience, 0.02)
     try:
         file.unlink()
     except FileNotFoundError:
