@@ -1,4 +1,4 @@
-"""Encode children share what their parent has read, made and compiled; a process of their own would have it again."""
+"""Encode children share what their parent has read, made and compiled, and take no more than they may."""
 
 import sys
 from collections.abc import Iterator
@@ -6,12 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 
 from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
+from tests.housekeeping import housekeeping
 from tests.processes import empty, photo, process, put_run
 
 if TYPE_CHECKING:
@@ -60,3 +63,30 @@ def test_encode_children_share_what_came_before_them(
     assert len(own) == 2
     assert max(own) < _OWN_BYTES
     assert compiler < 10 << 20
+
+
+@pytest.mark.timeout(170)
+def test_a_photo_that_needs_more_memory_than_a_child_may_take_fails_alone(
+    settings: Settings, environment: dict[str, str], bucket: str, s3_client: "S3Client", wait_until: WaitUntil
+) -> None:
+    height, width = 9000, 12_000  # 1.2 GB less the libraries' 0.7 are left for what takes 0.8
+    ok, plain = cv2.imencode(".png", np.full((height, width, 3), 90, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert ok
+    client = connect(settings)
+    ledger = Ledger(client, settings)
+    bounded = environment | {"MATTEMILL_CHILD_MEMORY": str(1200 << 20), "OPENBLAS_NUM_THREADS": "1"}
+    with ExitStack() as stack:
+        stack.enter_context(process(environment, "workers.gpu", "fake:1"))
+        cpu = stack.enter_context(process(bounded, "workers.cpu", "1"))
+        house = stack.enter_context(housekeeping(ledger, settings))
+        spec = put_run(ledger, s3_client, bucket, {"in/0.jpg": photo(0)})
+        wait_until(lambda: ledger.counts(spec.run).state == "finished", 100)
+        before = [child.pid for child in psutil.Process(cpu.pid).children()]
+        bodies = {"in/large.png": plain.tobytes()} | {f"in/{n}.jpg": photo(n) for n in range(1, 7)}
+        spec = put_run(ledger, s3_client, bucket, bodies)
+        wait_until(lambda: ledger.counts(spec.run).state == "finished", 100)
+        assert [child.pid for child in psutil.Process(cpu.pid).children()] == before
+    failed = {str(row["key"]): row["code"] for row in house if row["outcome"] == "failed"}
+    assert failed == {"in/large.png": "too_large"}
+    assert ledger.counts(spec.run).done == 6
+    client.close()
