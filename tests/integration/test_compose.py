@@ -165,8 +165,8 @@ class Box:
         part = self.services[service]
         assert part["read_only"] is True
         prefix = self._read_only_prefix(data) if self.prefix else []
-        places = {**places, "/data": "/mnt" if prefix else str(data)}
-        places |= {"/tmp/": "/tmp/" if prefix else f"{data}/"}
+        # In this order: what is put in may lie below what comes before it.
+        places = {"/tmp/": "/tmp/" if prefix else f"{data}/", "/data": "/mnt" if prefix else str(data), **places}
         words = [*part.get("entrypoint", []), *part["command"]]
         texts = {name: str(text) for name, text in part["environment"].items()}
         for old, new in places.items():
