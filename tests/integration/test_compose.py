@@ -335,6 +335,7 @@ def test_the_ledger_is_kept_and_nothing_is_evicted(box: Box) -> None:
 def test_beat_starts_with_the_file_of_sweeps(box: Box, wait_until: WaitUntil) -> None:
     (box.home / "sweeps.toml").write_text((DOCKER / "sweeps" / "example.toml").read_text())
     with box.start("beat") as beat:
-        wait_until(lambda: beat.poll() is not None or box.is_healthy("beat"), 120)
+        # Its health is read from the ledger, which may be well before it is up.
+        wait_until(lambda: beat.poll() is not None or ("beat_started" in beat.output() and box.is_healthy("beat")), 120)
         assert beat.poll() is None, beat.output()
     assert beat.poll() == 0
