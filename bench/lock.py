@@ -75,8 +75,9 @@ def main() -> None:
         settings = load_settings(redis_url=server.url, encode_mark=10_000_000, log_level="error")
         for chunk in asked.chunks:
             thread = threading.Thread(target=job, args=(settings, ENGINE_MS, 0.0, asked.images, chunk))
-            thread.start()
             with redis.Redis.from_url(server.url) as client:
+                client.flushall()  # the images of the last one are no sign of this one's
+                thread.start()
                 found[f"K {chunk}"] = watched(client, spy, asked.images)
             print(chunk, found[f"K {chunk}"], file=sys.stderr)
             thread.join()

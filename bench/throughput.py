@@ -7,8 +7,8 @@ Seconds run from the first call of the producer to the last output. Busy: the sh
 ran on the machine. Efficiency: the sum of the processor seconds that one thread needs for the unavoidable steps of a
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
-`first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of our processes, this
-one included, a look every three seconds.
+`first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of the workers and all
+that they start, a look every three seconds.
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured after the job, on a machine that is quieter.
@@ -70,7 +70,7 @@ def job(
         producer.sweep("s3://warm/", "s3://out/warm/", model=model, force=True).wait(stall_timeout=300)
         kinds = by_process(stack, [child.pid for child in children])
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
-        tree = Tree([os.getpid(), *(child.pid for child in children)])
+        tree = Tree([child.pid for child in children])
         run = producer.sweep("s3://photos/", "s3://out/job/", model=model, force=True)
         first, peak, looked = 0.0, 0.0, start
         while (finished := run.counts().finished) < count:
