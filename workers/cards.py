@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import cv2
@@ -17,17 +18,22 @@ from pipeline.storage import ObjectStore
 from producer.report import Card
 
 _PREVIEW = 480
+_AT_ONCE, _LARGE = 2, 24e6
 
 
 def make_cards(spec: RunSpec, rows: Iterable[dict[str, object]], settings: Settings, store: ObjectStore) -> list[Card]:
-    """A card for each of these finished images whose pictures are still what they were."""
-    cards = []
-    for row in rows:
+    """A card for each of these finished images whose pictures are still what they were; two at once unless large."""
+
+    def made(row: dict[str, object]) -> Card | None:
         try:
-            cards.append(_card(spec, row, settings, store))
+            return _card(spec, row, settings, store)
         except (ItemError, ValueError):
-            continue  # its picture has changed or gone since; the manifest has its row
-    return cards
+            return None  # its picture has changed or gone since; the manifest has its row
+
+    rows = list(rows)
+    large = any(cast(int, row["width"]) * cast(int, row["height"]) > _LARGE for row in rows)
+    with ThreadPoolExecutor(1 if large else _AT_ONCE, "cards") as pool:
+        return [card for card in pool.map(made, rows) if card is not None]
 
 
 def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: ObjectStore) -> Card:
