@@ -32,7 +32,7 @@ def parts(answer: dict) -> list[tuple[str, float, str]]:  # type: ignore[type-ar
         "Redis": processes["Redis"],
         "S3 server: second GET, rest": processes["S3"] - s3,
         "producer, supervisors, housekeeping": sum(
-            processes[name] for name in ("producer", "supervisors", "workers.finisher")
+            processes.get(name, 0.0) for name in ("producer", "supervisors", "workers.finisher")
         ),
     }
     found = [(name, value, NEEDED) for name, value in sorted(steps.items(), key=lambda one: -one[1])]

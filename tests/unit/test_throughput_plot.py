@@ -9,7 +9,7 @@ from PIL import Image
 from bench.machine import ROOT
 from bench.throughput_plot import draw, parts
 
-ANSWER = json.loads((ROOT / "bench" / "results" / "throughput.json").read_text()) | {"megapixels": [1.0, 2.0]}
+ANSWER = json.loads((ROOT / "bench" / "results" / "throughput.json").read_text())
 
 
 def test_the_parts_are_the_whole() -> None:
