@@ -17,7 +17,6 @@ nothing overlaps: latencies, not rates. GPU rows are missing: no GPU was at hand
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from rich.console import Console
 
 from bench.machine import facts
 from bench.photos import crops
+from bench.stage import highest
 from bench.turns import caveats, spread
 from engine_build.measure import measure
 from model.catalogue import ModelSpec
@@ -100,8 +100,7 @@ def print_row(name: str, runtime: str, side: int, seconds: float, folder: Path) 
     """Measure here, and print a row: all memory of this process is the engine's."""
     with opened(name, runtime, side, folder) as engine:
         (row,) = measure(engine, (1,), seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"network": name, "runtime": runtime, **asdict(row), "host_mb": round(peak)}))
+    print(json.dumps({"network": name, "runtime": runtime, **asdict(row), "host_mb": round(highest())}))
 
 
 def rows(sides: list[int], seconds: float, folder: Path) -> list[dict[str, object]]:

@@ -61,12 +61,12 @@ def peak_megabytes(way: Callable[[bytes, UInt8], int], data: bytes, alpha: UInt8
 def _measure(way: Callable[[bytes, UInt8], int], data: bytes, alpha: UInt8, sender: Connection) -> None:
     cv2.setNumThreads(1)
     warm_up()
-    before = _highest()
+    before = highest()
     way(data, alpha)
-    sender.send(_highest() - before)
+    sender.send(highest() - before)
 
 
-def _highest() -> float:
+def highest() -> float:
     """The most memory that this process ever had, in megabytes; getrusage would count that of its parent."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else 0.0
