@@ -50,9 +50,14 @@ def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
 @contextmanager
 def live_page(environment: dict[str, str], wait_until: WaitUntil) -> Iterator[str]:
     """Its address, with user and password, as a person may type it."""
-    port = free_ports(1)[0]
-    with process(environment | {"MATTEMILL_WEB_PASSWORD": PASSWORD}, "producer.commands", "web", "--port", str(port)):
-        wait_until(lambda: not is_free(port), 30)
+    env = environment | {"MATTEMILL_WEB_PASSWORD": PASSWORD}
+    with ExitStack() as stack:
+        for _ in range(3):  # somebody else may take a port that was free
+            port = free_ports(1)[0]
+            web = stack.enter_context(process(env, "producer.commands", "web", "--port", str(port)))
+            wait_until(lambda: web.poll() is not None or not is_free(port), 30)  # noqa: B023 - called here
+            if web.poll() is None:
+                break
         yield f"http://mattemill:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/"
 
 
