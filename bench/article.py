@@ -34,7 +34,7 @@ from rich.console import Console
 
 from bench.machine import facts
 from bench.photos import crops
-from bench.stage import highest
+from bench.stage import LIMIT, alpha_of, highest
 from bench.turns import caveats, spread
 from engine_build.measure import measure
 from model.catalogue import ModelSpec
@@ -42,7 +42,7 @@ from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
 from model.engines.base import Engine
 from model.engines.onnx import OnnxEngine
-from model.preprocess import content, letterbox
+from model.preprocess import letterbox
 from model.store import ModelStore
 from pipeline.ids import Key, SizeBucket
 from pipeline.log import configure
@@ -59,7 +59,6 @@ Answer = TypeVar("Answer")
 NETWORKS = ("cvunet", "cvunet-lite", "cvunet-lite-s")
 TORCH, ONNX = "PyTorch FP32", "ONNX Runtime FP32"
 SHIPPED = "cvunet-lite-s"
-LIMIT = 200
 LARGEST = 1 << 26
 STAGES = ("fetch", "decode", "infer", "encode", "upload")
 console = Console(stderr=True)
@@ -156,13 +155,6 @@ class Way:
 
     def _cutout(self, body: bytes, alpha: UInt8) -> bytes:
         return make_cutout(body, alpha, Recipe(), None, LIMIT).body
-
-
-def alpha_of(engine: Engine, body: bytes) -> UInt8:
-    size = engine.size_buckets[0]
-    picture = decode(body, max_megapixels=LIMIT, at_least=(2 * size.height, 2 * size.width))
-    image, box = letterbox(picture.rgb, size)
-    return np.ascontiguousarray(content(engine.infer(image[None])[0], box))
 
 
 def stages(photos: int, rounds: int, folder: Path) -> dict[str, dict[str, dict[str, float]]]:

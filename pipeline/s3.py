@@ -33,8 +33,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class S3Store:
     """The `ObjectStore` on boto3.
 
-    Credentials are found the usual AWS way when the store is made or first used. One store serves many threads; it
-    does not survive a fork, so every process makes its own. Close it, or use it as a context manager.
+    Credentials are found the usual AWS way when the store is made or first used. One store serves many threads.
+    Open connections do not survive a fork: a store may be made before one, if it is first used after it. Close it, or
+    use it as a context manager.
 
     Reads and unconditional writes are tried `3` times within boto3 before they count as a transient error;
     conditional writes once, because a second try would meet the first one's object and be told 412.

@@ -14,7 +14,9 @@ import pytest
 import redis
 from botocore.config import Config
 
+from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings, load_settings
+from tests.processes import empty
 from workers.local.seaweed import Seaweed
 from workers.local.valkey import Valkey
 
@@ -99,6 +101,21 @@ def settings(valkey: Valkey, seaweed: Seaweed, tmp_path: Path) -> Settings:
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()
     return load_settings(redis_url=valkey.url, s3_endpoint_url=seaweed.endpoint_url, home=tmp_path / "home")
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[Ledger]:
+    """The ledger in that Redis."""
+    client = connect(settings)
+    yield Ledger(client, settings)
+    client.close()
+
+
+@pytest.fixture
+def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
+    """A bucket whose objects go with it."""
+    yield s3_bucket
+    empty(s3_client, s3_bucket)
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from pipeline.storage import ObjectStore
 from producer.report import Card
 
 _PREVIEW = 480
-_AT_ONCE, _LARGE = 2, 24e6
+_AT_ONCE = 2
+_LARGE_PIXELS = 24_000_000
 
 
 def make_cards(spec: RunSpec, rows: Iterable[dict[str, object]], settings: Settings, store: ObjectStore) -> list[Card]:
@@ -31,7 +32,7 @@ def make_cards(spec: RunSpec, rows: Iterable[dict[str, object]], settings: Setti
             return None  # its picture has changed or gone since; the manifest has its row
 
     rows = list(rows)
-    large = any(cast(int, row["width"]) * cast(int, row["height"]) > _LARGE for row in rows)
+    large = any(cast(int, row["width"]) * cast(int, row["height"]) > _LARGE_PIXELS for row in rows)
     with ThreadPoolExecutor(1 if large else _AT_ONCE, "cards") as pool:
         return [card for card in pool.map(made, rows) if card is not None]
 

@@ -7,7 +7,6 @@ import resource
 import signal
 import sys
 import threading
-from typing import TypedDict
 
 import cv2
 import structlog
@@ -39,11 +38,6 @@ log = structlog.get_logger(__name__)
 _ENDING = re.compile(r"\((SIG\w+)\) Job|(exitcode \d+|signal \d+) Job")
 _TOLD = ("SIGTERM", "SIGINT", "SIGHUP")
 """How a child ends that somebody has told to: that says nothing of its image."""
-
-
-class _Child(TypedDict, total=False):
-    ledger: Ledger
-    store: ObjectStore
 
 
 def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics) -> None:
@@ -81,8 +75,8 @@ def run(concurrency: str, settings: Settings) -> None:
     # What is made before the children are forked is in memory once.
     warm_up()
     drop_code("libllvmlite")
-    store = S3Store(settings, pool=2)
-    child: _Child = {}
+    store = S3Store(settings, pool=2)  # the first connection is opened by a child
+    child: dict[str, Ledger] = {}
     metrics = EncodeMetrics()
 
     @worker_before_create_process.connect(weak=False)
@@ -97,7 +91,6 @@ def run(concurrency: str, settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         child["ledger"] = Ledger(connect(settings), settings)
-        child["store"] = store
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 
@@ -127,7 +120,7 @@ def run(concurrency: str, settings: Settings) -> None:
             # Billiard's handlers, set after worker_process_init, would end with 70 as after a fault.
             signal.signal(number, signal.SIG_DFL)
         try:
-            encode(child["ledger"], child["store"], settings, Job.parse(job), metrics)
+            encode(child["ledger"], store, settings, Job.parse(job), metrics)
         except MessageError as error:
             log.warning("message_refused", error=str(error))
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back

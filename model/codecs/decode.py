@@ -18,7 +18,6 @@ from pipeline.errors import Code, PermanentError
 
 _SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N"))
 _WHITE_IS_ZERO = 0
-_STRIP = 256
 _PHOTOMETRIC_INTERPRETATION = 262
 
 
@@ -134,8 +133,7 @@ def _decode_with_pillow(data: bytes, header: Header, own_colours: bool) -> Pictu
         alpha = None if alpha.min() == 255 else turn(alpha, orientation)
     if alpha is not None:
         # What lies hidden under transparency is anything from black to an older version of the picture.
-        for top in range(0, len(rgb), _STRIP):
-            rows = slice(top, top + _STRIP)
+        for rows in _rows(*alpha.shape):
             hidden = cv2.threshold(alpha[rows], 0, 255, cv2.THRESH_BINARY_INV)[1]
             cv2.bitwise_or(rgb[rows], cv2.cvtColor(hidden, cv2.COLOR_GRAY2RGB), rgb[rows])
     height, width = rgb.shape[:2]
@@ -188,10 +186,15 @@ def _array(image: Image.Image, mode: str) -> npt.NDArray[np.uint8]:
 
 def _strips(image: Image.Image, mode: str) -> Iterator[tuple[slice, npt.NDArray[np.uint8]]]:
     """The pixels of some rows at a time: a second whole copy would cost too much."""
-    step = max(1, (1 << 18) // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)).convert(mode))
+    for rows in _rows(image.height, image.width):
+        yield rows, np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(mode))
+
+
+def _rows(height: int, width: int) -> Iterator[slice]:
+    """All rows, a quarter of a million pixels at a time."""
+    step = max(1, (1 << 18) // width)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))
 
 
 def _inverted_sixteen_bits(image: Image.Image) -> bool:

@@ -1,7 +1,6 @@
 """Queues that nobody serves are named, with what mends it, by `doctor` and `status`."""
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +9,7 @@ from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.command_line import run
 from tests.conftest import WaitUntil
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 COMMAND = ("producer.commands", "worker")
 NAMED = "messages wait in matte.u2netp.320x320"
 CURE = "MATTEMILL_MODEL=u2netp mattemill worker gpu"
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @pytest.mark.timeout(170)

@@ -11,11 +11,11 @@ import redis
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.settings import Settings
 from tests.browser import BROWSER, browser, resize, until
 from tests.conftest import WaitUntil
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 from workers.local.ports import free_ports, is_free
 
 if TYPE_CHECKING:
@@ -32,19 +32,6 @@ WORKER = ("producer.commands", "worker")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     with browser(tmp_path_factory.mktemp("chromium"), "--lang=en-GB") as driver:
         yield driver
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.ids import RunId
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import FINGERPRINT
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
@@ -32,13 +32,6 @@ cron = "0 2 * * *"
 cron = "0 0 * * *"
 older_than = "30d"
 """
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 @pytest.fixture

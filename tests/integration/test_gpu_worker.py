@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from pipeline.jobs import Job
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
 from tests.housekeeping import housekeeping
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 from tests.proxy import sick_proxy
 from workers.app import length, lists
 
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 MATTE = "matte.u2netp.320x320"
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @pytest.mark.timeout(150)

@@ -1,7 +1,6 @@
 """The housekeeper's closing of runs, against a real server."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -9,18 +8,11 @@ import redis
 from pipeline.errors import SetupError
 from pipeline.ids import ETag, Key, RunId
 from pipeline.jobs import Job
-from pipeline.ledger import LEADER, Ledger, Listing, connect
+from pipeline.ledger import LEADER, Ledger, Listing
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
 from workers.housekeeping import Housekeeper, StoppedError
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 def ended_run(ledger: Ledger) -> RunId:

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from producer import Producer, Selection
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 KEYS = 2300
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 @pytest.fixture

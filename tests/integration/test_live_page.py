@@ -43,13 +43,6 @@ def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.M
 
 
 @pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
 def spec(ledger: Ledger, s3_bucket: str, s3_client: "S3Client") -> Iterator[RunSpec]:
     spec = RunSpec(new_run_id(), s3_bucket, "in/", s3_bucket, "out/", "u2netp", "0" * 64, ("320x320",))
     ledger.create(spec)

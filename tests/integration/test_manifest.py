@@ -9,7 +9,7 @@ import pytest
 import pipeline.manifest
 from pipeline.errors import Code, PermanentError, SetupError
 from pipeline.ids import ETag, Key
-from pipeline.ledger import Ledger, Listing, connect
+from pipeline.ledger import Ledger, Listing
 from pipeline.manifest import Rows, collect, read_rows, write_manifest, write_part
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
@@ -19,13 +19,6 @@ from workers.finisher import write_reports
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The matte stage in this process: real loaders, real ledger, real S3, an engine that can be looked into."""
 
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,10 +12,10 @@ from model.codecs.alpha import unpack_alpha
 from model.engines.fake import FakeEngine
 from pipeline.ids import SizeBucket
 from pipeline.jobs import Job
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
-from tests.processes import empty, photo, put_run
+from tests.processes import photo, put_run
 from workers.engine_record import EngineRecord
 from workers.matte import MatteStage
 
@@ -32,19 +31,6 @@ class CountingEngine(FakeEngine):
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         self.shapes.append(images.shape)
         return super().infer(images)
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @pytest.fixture

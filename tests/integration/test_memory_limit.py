@@ -12,7 +12,7 @@ import redis
 from bench.synthetic_store import SOURCES, SyntheticStore
 from pipeline.ids import ETag, Key, RunId
 from pipeline.jobs import Job
-from pipeline.ledger import FEEDING_LIMIT, LISTING_LIMIT, Ledger, Listing, connect, fill
+from pipeline.ledger import FEEDING_LIMIT, LISTING_LIMIT, Ledger, Listing, fill
 from pipeline.manifest import read_rows, write_part
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.settings import Settings, load_settings
@@ -30,13 +30,6 @@ def settings(tmp_path: Path) -> Iterator[Settings]:
     """A server of its own, whose memory fifteen thousand keys fill."""
     with Valkey(tmp_path, config={"maxmemory": "6mb"}) as server:
         yield load_settings(redis_url=server.url, home=tmp_path / "home", chunk=32)
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 class Workers:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
-from tests.processes import empty, metrics, photo, put_run
+from tests.processes import metrics, photo, put_run
 from workers.local.ports import free_ports
 
 if TYPE_CHECKING:
@@ -59,19 +59,6 @@ def supervisor(environment: dict[str, str], *words: str) -> Iterator[Page]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @pytest.mark.timeout(170)

@@ -1,32 +1,18 @@
 """A rolling upgrade in the wrong order: workers meet a run of a newer version, and lose neither it nor another."""
 
 import json
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import NewerRunError, RunSpec
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 def rewrite(ledger: Ledger, spec: RunSpec, **more: object) -> None:

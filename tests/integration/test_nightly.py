@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from producer.api import Producer
@@ -34,13 +34,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import ROOT, WaitUntil
 from tests.housekeeping import housekeeping
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 from tests.proxy import sick_proxy
 from workers.app import length
 
@@ -28,12 +28,6 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
     client = connect(settings)
     yield Ledger(client, settings.model_copy(update=QUICK))
     client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from celery import Celery
 
 from pipeline.errors import Code, PermanentError, SetupError
 from pipeline.jobs import ENCODE_QUEUE
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import matte_queue
 from pipeline.settings import Settings
 from producer.api import Producer
 from tests.command_line import COMMAND, MARK, run
 from tests.conftest import WaitUntil
-from tests.processes import empty, photo, put_run
+from tests.processes import photo, put_run
 from workers.app import ENCODE, MATTE, lists, make_app
 
 if TYPE_CHECKING:
@@ -110,19 +110,6 @@ def workers(environment: dict[str, str], tmp_path: Path) -> Iterator[Logged]:
     workers = Logged(environment | {"MATTEMILL_LOG_LEVEL": "debug"}, tmp_path)
     yield workers
     workers.close()
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 def send_hostile(settings: Settings, client: redis.Redis) -> None:

@@ -1,7 +1,6 @@
 """Encode children share what their parent has read, made and compiled, and take no more than they may."""
 
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from tests.conftest import WaitUntil
 from tests.housekeeping import housekeeping
-from tests.processes import empty, photo, process, put_run
+from tests.processes import photo, process, put_run
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who shares what")
 _OWN_BYTES = 33 << 20
 """Of the 110 MB that a child has after some small images, measured 22 MB are its own; without care 38 to 76."""
-
-
-@pytest.fixture
-def bucket(s3_bucket: str, s3_client: "S3Client") -> Iterator[str]:
-    yield s3_bucket
-    empty(s3_client, s3_bucket)
 
 
 def of(pid: int, field: str, library: str = "") -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import Code, PermanentError, SetupError
 from pipeline.ids import Key, Location, RunId
-from pipeline.ledger import Ledger, connect
+from pipeline.ledger import Ledger
 from pipeline.runs import FINGERPRINT
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
@@ -34,13 +34,6 @@ def store(proxy: SickProxy, settings: Settings) -> Iterator[S3Store]:
     """Through a proxy that counts the requests."""
     with S3Store(settings.model_copy(update={"s3_endpoint_url": proxy.url}), pool=16) as store:
         yield store
-
-
-@pytest.fixture
-def ledger(settings: Settings) -> Iterator[Ledger]:
-    client = connect(settings)
-    yield Ledger(client, settings)
-    client.close()
 
 
 @pytest.fixture
