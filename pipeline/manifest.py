@@ -188,8 +188,14 @@ def list_keys(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Listed]:
 
 
 def _read(store: ObjectStore, bucket: str, key: Key) -> Iterator[dict[str, object]]:
+    try:
+        body = store.get(bucket, key, max_bytes=_LARGEST).body
+    except ItemError as error:
+        if error.code is Code.EMPTY_OBJECT:  # the manifest of a run that listed nothing
+            return
+        raise
     # Lines of bytes: those of a text also end at characters that a key may have, such as U+2028.
-    for line in store.get(bucket, key, max_bytes=_LARGEST).body.splitlines():
+    for line in body.splitlines():
         yield json.loads(line)
 
 

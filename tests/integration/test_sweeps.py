@@ -72,6 +72,22 @@ def work_off(run: Run, ledger: Ledger, settings: Settings, store: S3Store, fail:
     ledger.close(spec.run)
 
 
+def test_a_run_that_listed_nothing_has_a_proof_too(
+    producer: Producer, bucket: str, ledger: Ledger, settings: Settings, store: S3Store
+) -> None:
+    source, to = f"s3://{bucket}/nothing/", f"s3://{bucket}/out/"
+    for _ in range(2):
+        run = producer.sweep(source, to)
+        work_off(run, ledger, settings, store)
+        summary = run.wait(timeout=20)
+        assert (summary.listed, summary.done, summary.skipped, summary.failed) == (0, 0, 0, 0)
+        assert list(run.results()) == []
+        verdict = verify(store, run.spec.reports)
+        assert (verdict.listed, verdict.wrong, verdict.newer) == (0, (), 0)
+    with pytest.raises(SetupError, match="Nothing failed"):
+        producer.retry(run.id)
+
+
 def test_a_second_sweep_asks_for_no_output_and_a_third_only_for_what_is_in_doubt(
     producer: Producer,
     photos: str,
