@@ -33,16 +33,14 @@ import numpy.typing as npt
 from rich.console import Console
 
 from bench.machine import facts
-from bench.photos import crops
+from bench.photos import crops, model_image
 from bench.stage import LIMIT, alpha_of, highest
 from bench.turns import caveats, spread
 from engine_build.measure import measure
 from model.catalogue import ModelSpec
-from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
 from model.engines.base import Engine
 from model.engines.onnx import OnnxEngine
-from model.preprocess import letterbox
 from model.store import ModelStore
 from pipeline.ids import Key, SizeBucket
 from pipeline.log import configure
@@ -145,9 +143,7 @@ class Way:
         return np.ascontiguousarray(small[None, :, :, ::-1])
 
     def _image(self, body: bytes) -> UInt8:
-        size = self._engine.size_buckets[0]
-        picture = decode(body, max_megapixels=LIMIT, at_least=(2 * size.height, 2 * size.width))
-        return letterbox(picture.rgb, size)[0][None]
+        return model_image(body, self._engine.size_buckets[0])[0][None]
 
     def _plain_cutout(self, _: bytes, alpha: UInt8) -> bytes:
         full = cv2.resize(alpha, self._bgr.shape[1::-1], interpolation=cv2.INTER_LINEAR)

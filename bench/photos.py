@@ -1,14 +1,28 @@
-"""Photos to measure with: varied crops of the real sample photos, the same for the same seed."""
+"""Photos to measure with: varied crops of the real samples, the same for the same seed; what a model sees of one."""
 
 import random
 from collections.abc import Iterator
+from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 
 from model.codecs.decode import decode
+from model.codecs.probe import probe
+from model.preprocess import Letterbox, enough, letterbox
+from pipeline.ids import SizeBucket
 from producer.samples import samples
+
+_LIMIT: Final = 100  # megapixels
+
+
+def model_image(body: bytes, size: SizeBucket) -> tuple[npt.NDArray[np.uint8], Letterbox]:
+    """What a loader makes of a photo: uint8 [H, W, 3], and where the photo lies in it."""
+    header = probe(body)
+    needed = enough(header.height, header.width, size)
+    return letterbox(decode(body, max_megapixels=_LIMIT, at_least=needed).rgb, size)
 
 
 def crops(count: int, megapixels: tuple[float, float], seed: int = 0) -> Iterator[tuple[str, bytes]]:

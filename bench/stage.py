@@ -24,12 +24,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.machine import facts
-from bench.photos import crops
+from bench.photos import crops, model_image
 from bench.turns import caveats, spread, turns
-from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
 from model.engines.onnx import OnnxEngine
-from model.preprocess import content, letterbox
+from model.preprocess import content, settled
 from model.store import ModelStore
 from pipeline.recipe import Recipe
 from pipeline.settings import load_settings
@@ -73,10 +72,8 @@ def highest() -> float:
 
 
 def alpha_of(engine: OnnxEngine, data: bytes) -> UInt8:
-    size = engine.size_buckets[0]
-    picture = decode(data, max_megapixels=LIMIT, at_least=(2 * size.height, 2 * size.width))
-    image, box = letterbox(picture.rgb, size)
-    return np.ascontiguousarray(content(engine.infer(image[None])[0], box))
+    image, box = model_image(data, engine.size_buckets[0])
+    return settled(content(engine.infer(image[None])[0], box))
 
 
 def main() -> None:

@@ -28,13 +28,12 @@ import psutil
 from rich.console import Console
 
 from bench.machine import facts
-from bench.photos import crops
+from bench.photos import crops, model_image
 from bench.trees import Tree, cpu_seconds, workers
 from bench.turns import caveats
-from model.codecs.decode import decode
 from model.cutout import make_cutout, warm_up
 from model.engines.onnx import OnnxEngine
-from model.preprocess import content, letterbox
+from model.preprocess import content, settled
 from model.store import ModelStore
 from pipeline.ids import Key
 from pipeline.log import configure
@@ -143,10 +142,9 @@ def unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid:
         steps.start()
         body = store.get("photos", Key(key), max_bytes=LARGEST).body
         steps.end("fetch")
-        picture = decode(body, max_megapixels=100, at_least=(2 * size.height, 2 * size.width))
-        image, box = letterbox(picture.rgb, size)
+        image, box = model_image(body, size)
         steps.end("decode and letterbox")
-        alpha = content(engine.infer(image[None])[0], box)
+        alpha = settled(content(engine.infer(image[None])[0], box))
         steps.end("infer")
         made = make_cutout(body, alpha, Recipe(), None, 100)
         steps.end("cutout")

@@ -1,12 +1,23 @@
-"""From a photo of any size to a model's fixed size, and the way back to the part that shows the photo."""
+"""From a photo of any size to a model's fixed size, and from the model's answer to the alpha of the photo."""
 
+import math
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ids import SizeBucket
+
+# Smaller and the rest of the way down is no average any more. On 80 photos 1.6 times has 1 % more SAD than 3.1 times.
+_SPARE: Final = 1.75
+# On 80 photos the sum of absolute differences falls by 2 %, and a third of the pixels that are neither clear nor opaque
+# are gone: what is written is a twentieth to a tenth smaller. A step of 4 in 255 cannot be seen.
+_NOISE: Final = 4
+_SETTLED: Final = np.arange(256, dtype=np.uint8)
+_SETTLED[: _NOISE + 1] = 0
+_SETTLED[255 - _NOISE :] = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,12 @@ def place(height: int, width: int, size_bucket: SizeBucket) -> Letterbox:
         height=inner_height,
         width=inner_width,
     )
+
+
+def enough(height: int, width: int, size_bucket: SizeBucket) -> tuple[int, int]:
+    """Height and width, in pixels, that a photo of `height` x `width` needs to be decoded at for `letterbox`."""
+    box = place(height, width, size_bucket)
+    return math.ceil(_SPARE * box.height), math.ceil(_SPARE * box.width)
 
 
 def letterbox(
@@ -85,3 +102,8 @@ def letterbox(
 def content(alpha: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
     """The part of a model-sized alpha that belongs to the photo: a view, uint8 [H, W] -> [box.height, box.width]."""
     return alpha[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def settled(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of a model's alpha, any shape; 0 to 4, all but clear, is 0 in it, and 251 to 255, all but opaque, 255."""
+    return _SETTLED[alpha]

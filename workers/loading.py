@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.codecs.decode import decode
 from model.codecs.probe import check, probe
-from model.preprocess import letterbox
+from model.preprocess import enough, letterbox
 from model.size_buckets import fit
 from pipeline.errors import Code, ItemError, TransientError
 from pipeline.ids import ETag, Key, SizeBucket
@@ -46,8 +46,8 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     header = probe(body)
     check(header, settings.max_megapixels)
     size = fit(header.height, header.width, [SizeBucket.parse(text) for text in request.size_buckets])
-    # Twice the target, so that the rest of the way down is an average and not a gap.
-    picture = decode(body, max_megapixels=settings.max_megapixels, at_least=(2 * size.height, 2 * size.width))
+    needed = enough(header.height, header.width, size)
+    picture = decode(body, max_megapixels=settings.max_megapixels, at_least=needed)
     pixels = out[: size.height * size.width * 3]
     _, box = letterbox(picture.rgb, size, pixels.reshape(size.height, size.width, 3))
     ended = time.perf_counter()

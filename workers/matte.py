@@ -16,7 +16,7 @@ import structlog
 
 from model.codecs.alpha import PackedAlpha, pack_alpha
 from model.engines.base import Engine, EngineLostError
-from model.preprocess import content
+from model.preprocess import content, settled
 from pipeline.errors import Code, ItemError, MattemillError, TransientError
 from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.ledger import Ledger, Taken
@@ -125,6 +125,11 @@ class MatteStage:
         self._ledger.give_back(held)
         return len(held)
 
+    def expect(self, images: int) -> None:
+        """Count a message of that many as in hand: it has been pulled, and `process` will be called with its job."""
+        with self._lock:
+            self._coming += images
+
     def in_hand(self) -> int:
         """How many items it works on now, or is about to take."""
         return len(self._held) + self._coming
@@ -146,7 +151,7 @@ class MatteStage:
         }
 
     def process(self, job: Job) -> None:
-        """Take the job's items and see each to its outcome; late copies drop out."""
+        """Take the items of a job that was expected and see each to its outcome; late copies drop out."""
         taken = self._take(job)
         try:
             self._metrics.late(job, len(taken))
@@ -168,9 +173,6 @@ class MatteStage:
                 self._held.difference_update(taken)
 
     def _take(self, job: Job) -> list[Taken]:
-        # In hand before Redis has answered: meanwhile the event loop asks whether it may pull the next message.
-        with self._lock:
-            self._coming += len(job.items)
         taken: list[Taken] = []
         try:
             taken = self._ledger.take(job.run_id, job.queue, job.fed, job.item_ids)
@@ -258,7 +260,7 @@ class MatteStage:
                     "wait": round(waited * 1000, 2),
                     "infer": round(computed * 1000, 2),
                 }
-                alpha = content(matte.alpha, loaded.slot.loaded.box)
+                alpha = settled(content(matte.alpha, loaded.slot.loaded.box))
                 body = pack_alpha(PackedAlpha(alpha, milliseconds, self._engine_name))
                 packed.append((loaded, milliseconds, body))
             except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
@@ -267,10 +269,12 @@ class MatteStage:
         jobs = []
         for (loaded, _, _), fed in zip(packed, feds, strict=True):
             item = loaded.taken.item
-            self._release(loaded.taken)
             if fed is not None:
                 jobs.append(Job(spec.run, [item.id], [item.key], fed, ENCODE_QUEUE))
         self._publish(jobs, spec.priority)
+        # Only now: until they wait for encoding they are in hand, or the mark would be run over.
+        for loaded, _, _ in packed:
+            self._release(loaded.taken)
         took = round((time.perf_counter() - started) * 1000 / len(ready), 2)
         for loaded, milliseconds, _ in packed:
             times = {**milliseconds, "hand over": took}

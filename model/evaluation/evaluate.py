@@ -13,7 +13,7 @@ from model.card import Figures, Latency, Score
 from model.engines.base import Engine
 from model.evaluation.dataset import Pair
 from model.evaluation.metrics import Measures, measure, score
-from model.preprocess import content, letterbox
+from model.preprocess import content, enough, letterbox, settled
 from model.refine import guide, refine
 from model.size_buckets import fit
 from pipeline.ids import SizeBucket
@@ -136,12 +136,12 @@ def matte(engine: Engine, pair: Pair) -> tuple[NDArray[np.uint8], SizeBucket, fl
     """The alpha of one photo at its full size, uint8 [h, w]; the size it ran at; milliseconds of processor time."""
     rgb = pair.read_photo()
     size = fit(rgb.shape[0], rgb.shape[1], engine.size_buckets)
-    small = pair.read_photo(at_least=(2 * size.height, 2 * size.width))
+    small = pair.read_photo(at_least=enough(rgb.shape[0], rgb.shape[1], size))
     image, box = letterbox(small, size)
     started = time.process_time()
     alpha = engine.infer(image[None])[0]
     milliseconds = (time.process_time() - started) * 1000
-    part = content(alpha, box)
+    part = settled(content(alpha, box))
     return refine(part, rgb, guide(part, rgb)), size, milliseconds
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.preprocess import Letterbox, content, letterbox, place
+from model.preprocess import Letterbox, content, enough, letterbox, place, settled
 from pipeline.ids import SizeBucket
 
 sides = st.integers(1, 400) | st.sampled_from([1, 2, 5000])
@@ -116,3 +116,24 @@ def test_no_photo_is_refused(rgb: np.ndarray) -> None:
 def test_an_out_that_does_not_fit_is_refused(out: np.ndarray) -> None:
     with pytest.raises(ValueError, match="out is C-contiguous"):
         letterbox(photo(4, 4), SizeBucket(8, 8), out=out)
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000), size_buckets)
+def test_enough_pixels_are_decoded_for_an_average(h: int, w: int, sb: SizeBucket) -> None:
+    box, (height, width) = place(h, w, sb), enough(h, w, sb)
+    assert 1.75 * box.height <= height < 1.75 * box.height + 1
+    assert 1.75 * box.width <= width < 1.75 * box.width + 1
+
+
+def test_a_photo_far_from_square_needs_no_more_than_its_own_part_of_the_model_image() -> None:
+    assert enough(1000, 4000, SizeBucket(320, 320)) == (140, 560)
+
+
+def test_haze_goes_and_edges_stay() -> None:
+    answer = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    alpha = settled(answer)
+    assert (alpha[answer <= 4] == 0).all()
+    assert (alpha[answer >= 251] == 255).all()
+    edge = (answer > 4) & (answer < 251)
+    assert (alpha[edge] == answer[edge]).all()
+    assert answer[0, 1] == 1, "the model's answer is not written to"
