@@ -1,6 +1,8 @@
 """The before and after pictures of a report."""
 
 import io
+import math
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
@@ -22,10 +24,22 @@ _AT_ONCE = 2
 _LARGE_PIXELS = 24_000_000
 
 
-def make_cards(spec: RunSpec, rows: Iterable[dict[str, object]], settings: Settings, store: ObjectStore) -> list[Card]:
-    """A card for each of these finished images whose pictures are still what they were; two at once unless large."""
+def make_cards(
+    spec: RunSpec,
+    rows: Iterable[dict[str, object]],
+    settings: Settings,
+    store: ObjectStore,
+    seconds: float = math.inf,
+) -> list[Card]:
+    """A card for each of these finished images whose pictures are still what they were; two at once unless large.
+
+    After so many `seconds` no further one is begun.
+    """
+    deadline = time.monotonic() + seconds
 
     def made(row: dict[str, object]) -> Card | None:
+        if time.monotonic() > deadline:
+            return None
         try:
             return _card(spec, row, settings, store)
         except (ItemError, ValueError):

@@ -39,8 +39,6 @@ class _Picture:
     ratio_class: str
     folder: str
     name: str
-    before: str
-    after: str
     segments: tuple[Segment, ...]
 
 
@@ -92,8 +90,6 @@ def _picture(card: Card, styles: dict[str, str]) -> _Picture:
         ratio_class=_ratio_class(_ratio(card)),
         folder=folder + slash,
         name=name,
-        before=_data_uri(card.before, image_type(card.before)),
-        after=_data_uri(card.after, image_type(card.after)),
         segments=stack(card.milliseconds, styles),
     )
 
@@ -128,6 +124,7 @@ def _environment() -> Environment:
     environment.filters.update(
         bytes=wording.size,
         count=wording.count,
+        datauri=lambda image: _data_uri(image, image_type(image)),
         day=wording.day,
         duration=wording.duration,
         images=wording.images,
