@@ -37,12 +37,12 @@ def estimate(rgb: UInt8, alpha: UInt8) -> Float32:
     subject, background = _fuse(photo, photo, share, _COARSE[1])
 
     photo, share = _copies(fine, alpha)
-    size = share.shape[::-1]
+    size = share.shape[1::-1]
     subject, background = (np.asarray(cv2.resize(each, size), np.float32) for each in (subject, background))
-    mixed = background + share[:, :, None] * (subject - background)
-    subject = np.clip(subject + share[:, :, None] * (photo - mixed), 0, 255)
+    mixed = background + share * (subject - background)
+    subject = np.clip(subject + share * (photo - mixed), 0, 255)
     subject, background = _fuse(subject, background, share, _FINE[1])
-    return np.concatenate([subject, background], axis=2)
+    return np.asarray(cv2.merge([subject, background]), np.float32)
 
 
 def cut_out(rgb: UInt8, alpha: UInt8, colours: Float32 | None, rows: slice, out: UInt8) -> None:
@@ -72,9 +72,9 @@ def _fitting(rgb: UInt8, side: int) -> tuple[int, int]:
 
 
 def _copies(rgb: UInt8, alpha: UInt8) -> tuple[Float32, Float32]:
-    """A small photo [h, w, 3] in levels 0…255 and the alpha at its size, [h, w] in 0…1."""
+    """A small photo [h, w, 3] in levels 0…255 and the alpha at its size in 0…1, [h, w, 3]: the same for each colour."""
     share = cv2.resize(alpha, rgb.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return rgb.astype(np.float32), share.astype(np.float32) / np.float32(255)
+    return rgb.astype(np.float32), cv2.merge([share] * 3).astype(np.float32) / np.float32(255)
 
 
 def _fuse(subject: Float32, background: Float32, share: Float32, radius: int) -> tuple[Float32, Float32]:
@@ -85,8 +85,8 @@ def _fuse(subject: Float32, background: Float32, share: Float32, radius: int) ->
 
 def _mean(colours: Float32, weight: Float32, radius: int) -> Float32:
     side = (2 * radius + 1, 2 * radius + 1)
-    sums = cv2.blur(colours * weight[:, :, None], side, borderType=cv2.BORDER_REFLECT)
-    return np.asarray(sums / cv2.blur(weight, side, borderType=cv2.BORDER_REFLECT)[:, :, None], np.float32)
+    sums = cv2.blur(colours * weight, side, borderType=cv2.BORDER_REFLECT)
+    return np.asarray(sums / cv2.blur(weight, side, borderType=cv2.BORDER_REFLECT), np.float32)
 
 
 @compiled
