@@ -97,11 +97,13 @@ class Producer:
             run: the id that the run gets; by default a new one.
 
         Raises:
-            SetupError: wrong address, bucket, credentials, recipe; a place that is not allowed; unreachable servers.
+            SetupError: wrong address, bucket, credentials, recipe; a place that is not allowed, or where cutouts would
+                be written over photos; unreachable servers.
         """
         spec = self._spec(_parse(source), _parse(to), recipe_of(recipe), model, force, priority, reports_to)
         spec = replace(spec, sweep=name, run=run or spec.run)
         lister, look = None, self._look(spec, selection)
+        self._refuse_own_photos(spec, selection)
         if run is None and selection.limit is None:
             lister = go_on(self._ledger, spec, selection, self._alive, look)
         if lister is None:
@@ -111,14 +113,16 @@ class Producer:
             lister.write(sources(self._store, lister.spec, selection), right)
         return self._run(lister.spec.run)
 
-    def check(self, source: str, to: str, *, recipe: AnyRecipe, model: str | None, reports_to: str) -> None:
+    def check(
+        self, source: str, to: str, *, recipe: AnyRecipe, model: str | None, selection: Selection, reports_to: str
+    ) -> None:
         """Find out whether `sweep` could start; writes nothing anywhere.
 
         Raises:
             SetupError: as `sweep`.
         """
-        self._spec(
-            _parse(source), _parse(to), recipe_of(recipe), model, force=False, priority=NORMAL, reports_to=reports_to
+        self._refuse_own_photos(
+            self._spec(_parse(source), _parse(to), recipe_of(recipe), model, False, NORMAL, reports_to), selection
         )
 
     def plan(
@@ -178,8 +182,10 @@ class Producer:
         places = [_parse(key) for key in keys]
         if not places or len({place.bucket for place in places}) > 1:
             raise SetupError("One run takes one or more images of one bucket.", "enqueue each bucket on its own")
-        folder = posixpath.commonpath([posixpath.dirname("/" + place.key) for place in places]).strip("/")
-        source = Location(places[0].bucket, f"{folder}/" if folder else "")
+        if folder := next((place for place in places if not place.key or place.key.endswith("/")), None):
+            raise SetupError(f"{folder} names no image.", f"mattemill sweep {folder} takes all that lie there")
+        above = posixpath.commonpath([posixpath.dirname("/" + place.key) for place in places]).strip("/")
+        source = Location(places[0].bucket, f"{above}/" if above else "")
         spec = self._spec(source, _parse(to), recipe_of(recipe), model, force, priority, "")
         return self._start(spec, [Key(place.key) for place in places])
 
@@ -200,6 +206,9 @@ class Producer:
         return self._start(run.spec.with_run(new_run_id()), keys)
 
     def _start(self, spec: RunSpec, keys: list[Key]) -> Run:
+        over = {spec.output_key(key) for key in keys}.intersection(keys)
+        if over and spec.source_bucket == spec.target_bucket:
+            raise SetupError(f"A cutout would be written over the photo {min(over)}.", "choose another folder: --to")
         self._ledger.create(spec, selection=Selection(named=True).dump())
         with (
             Lister(self._ledger, spec, alive=self._alive) as lister,
@@ -239,6 +248,11 @@ class Producer:
             reports_bucket=reports.bucket if reports else "",
             reports_prefix=_folder(reports.key) if reports else "",
         )
+
+    def _refuse_own_photos(self, spec: RunSpec, selection: Selection) -> None:
+        """Refuse, before there is a run, to write cutouts among the photos that it reads."""
+        if spec.source_bucket == spec.target_bucket:
+            next(sources(self._store, spec, selection), None)
 
     def _check_places(self, source: Location, targets: Iterable[Location], recipe: Recipe) -> None:
         sources, allowed = Places.parse(self._settings.allowed_sources), Places.parse(self._settings.allowed_targets)

@@ -12,7 +12,7 @@ from typing import Self, TypeAlias
 
 import redis
 
-from pipeline.errors import Code, ItemError
+from pipeline.errors import Code, ItemError, SetupError
 from pipeline.ids import ETag, ItemId, Key, RunId
 from pipeline.ledger import LISTING_LIMIT, Ledger, Listing, failure_row, fill
 from pipeline.manifest import list_keys
@@ -40,9 +40,21 @@ _FULL_SECONDS = 0.5
 
 
 def sources(store: ObjectStore, spec: RunSpec, selection: Selection) -> Iterator[Listed]:
-    """The objects below the source prefix that `selection` takes, page by page."""
+    """The objects below the source prefix that `selection` takes, page by page.
+
+    Raises:
+        SetupError: at one whose output would be one of them too: it would replace a photo, or be taken for one the next time.
+    """
     listing = list_keys(store, spec.source_bucket, spec.source_prefix)
-    return itertools.islice((row for row in listing if selection.takes(spec, row.key)), selection.limit)
+    one_bucket = spec.source_bucket == spec.target_bucket
+    for row in itertools.islice((row for row in listing if selection.takes(spec, row.key)), selection.limit):
+        output = spec.output_key(row.key) if one_bucket else None
+        if output is not None and output.startswith(spec.source_prefix) and selection.takes(spec, output):
+            raise SetupError(
+                f"The cutout of {row.key} would be written to {output}, among the photos that this sweep reads.",
+                "choose another folder: --to s3://BUCKET/cutouts/",
+            )
+        yield row
 
 
 def pages(found: Iterable[Found]) -> Iterator[list[Found]]:

@@ -98,7 +98,7 @@ def check_sweeps(as_json: bool) -> None:
         try:
             Producer(settings).check(
                 sweep.source, sweep.to, recipe=sweep.recipe or None, model=sweep.model or None,
-                reports_to=sweep.reports_to,
+                selection=sweep.selection, reports_to=sweep.reports_to,
             )  # fmt: skip
         except MattemillError as error:
             rows.append({"sweep": name, "ok": False, "told": str(error)})

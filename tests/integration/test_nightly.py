@@ -202,7 +202,7 @@ def test_beat_says_in_its_log_why_a_sweep_did_not_start_and_prometheus_sees_it(
     (line,) = not_started()
     assert line["sweep"] == "hats"
     assert line["status"] == 2
-    assert str(line["error"]).startswith("there is no bucket no-such-bucket-here")
+    assert str(line["error"]).startswith("There is no bucket no-such-bucket-here")
     assert "Hint:" in str(line["error"])
     assert "Traceback" not in said
     assert all(line.startswith("{") for line in said.splitlines())
@@ -263,7 +263,11 @@ def test_the_commands_say_what_is_wrong(environment: dict[str, str], sweeps_file
     sweeps_file.write_text(text.replace(f"s3://{bucket}/hats/", "s3://no-such-bucket-here/"))
     checked = run(environment, "sweeps", "check")
     assert checked.returncode == 2
-    assert "BAD   hats  The bucket no-such-bucket-here" in checked.stdout or "no-such-bucket-here" in checked.stdout
+    assert "BAD   hats  There is no bucket no-such-bucket-here" in checked.stdout
+    sweeps_file.write_text(text.replace(f"s3://{bucket}/hats/", f"s3://{bucket}/in/").replace("0 0 1", "0 1 1"))
+    checked = run(environment, "sweeps", "check")
+    assert checked.returncode == 2
+    assert "among the photos that this sweep reads" in checked.stdout
     sweeps_file.write_text(text.replace("cron", "corn", 1))
     for command in (("sweeps", "check"), ("sweeps", "list"), ("sweeps", "run", "shoes"), ("beat",)):
         refused(run(environment, *command), str(sweeps_file), "sweep shoes", "cron")

@@ -88,6 +88,34 @@ def test_a_run_that_listed_nothing_has_a_proof_too(
         producer.retry(run.id)
 
 
+def test_a_photo_is_never_written_over_by_a_cutout(
+    producer: Producer, bucket: str, s3_client: "S3Client", ledger: Ledger
+) -> None:
+    for name in ("a.jpg", "b.png"):
+        s3_client.put_object(Bucket=bucket, Key=f"in/{name}", Body=b"x")
+    here = f"s3://{bucket}/in/"
+    for to, recipe in (
+        (here, None),
+        (f"s3://{bucket}/in", "webp"),
+        (here, "jpeg,background=#ffffff,name={stem}-cut.jpg"),
+    ):
+        with pytest.raises(SetupError, match="among the photos"):
+            producer.sweep(here, to, recipe=recipe)
+        with pytest.raises(SetupError, match="among the photos"):
+            producer.plan(here, to, recipe=recipe)
+    with pytest.raises(SetupError, match=r"over the photo in/b\.png"):
+        producer.enqueue([f"{here}a.jpg", f"{here}b.png"], here)
+    with pytest.raises(SetupError, match="names no image"):
+        producer.enqueue([here], f"s3://{bucket}/out/")
+    assert ledger.runs() == []
+    # Beside a photo, where neither it nor another is written over or read again, is right; below the prefix is, too.
+    beside = Selection(exclude=("*-cut.png",))
+    assert producer.plan(here, here, recipe="name={stem}-cut.png", selection=beside).todo == 2
+    assert producer.plan(here, f"s3://{bucket}/in/cutouts/").todo == 2
+    assert producer.plan(here, f"s3://{bucket}/").todo == 2
+    assert producer.enqueue([f"{here}a.jpg"], here).counts().listed == 1
+
+
 def test_a_second_sweep_asks_for_no_output_and_a_third_only_for_what_is_in_doubt(
     producer: Producer,
     photos: str,
