@@ -130,7 +130,7 @@ class S3Store:
             if answer is not None and answer.code == "BucketAlreadyExists":
                 if self._is_ours(bucket):
                     return
-                raise SetupError(f"the name {bucket} belongs to somebody else's bucket.", "choose another") from error
+                raise SetupError(f"The name {bucket} belongs to somebody else's bucket.", "choose another") from error
             raise bucket_error(error, bucket, self._endpoint) from error
 
     def _is_ours(self, bucket: str) -> bool:

@@ -92,33 +92,33 @@ def bucket_error(error: Exception, bucket: str, endpoint: str | None) -> SetupEr
     server = _shown(endpoint)
     answer = answer_of(error)
     if isinstance(error, _NO_CREDENTIALS):
-        return SetupError(f"no S3 credentials were found to open the bucket {bucket}.", _CREDENTIALS_HINT)
+        return SetupError(f"No S3 credentials were found to open the bucket {bucket}.", _CREDENTIALS_HINT)
     if isinstance(error, ParamValidationError):
         return SetupError(f"{bucket!r} cannot be the name of a bucket.", "look for a typing mistake")
     if answer is None:
         trouble = "does not speak TLS as expected" if isinstance(error, SSLError) else "cannot be reached"
         return SetupError(
-            f"the S3 server {server} {trouble}, so the bucket {bucket} cannot be opened ({type(error).__name__}).",
+            f"The S3 server {server} {trouble}, so the bucket {bucket} cannot be opened ({type(error).__name__}).",
             "is it running, and is MATTEMILL_S3_ENDPOINT_URL right?",
         )
     if answer.code in _WRONG_CREDENTIALS or answer.code in _STALE:
         return SetupError(
-            f"the S3 server {server} does not accept these credentials for the bucket {bucket}: {answer}.",
+            f"The S3 server {server} does not accept these credentials for the bucket {bucket}: {answer}.",
             "set the computer's clock" if answer.code == "RequestTimeTooSkewed" else _CREDENTIALS_HINT,
         )
     if answer.status == 404:
         return SetupError(
-            f"there is no bucket {bucket} on {server}.", "create it, or look for a typing mistake in its name"
+            f"There is no bucket {bucket} on {server}.", "create it, or look for a typing mistake in its name"
         )
     if answer.status in (401, 403):
         return SetupError(
-            f"these credentials may not use the bucket {bucket} on {server}: {answer}.",
+            f"These credentials may not use the bucket {bucket} on {server}: {answer}.",
             "they need s3:ListBucket on it, s3:GetObject to read and s3:PutObject to write",
         )
     if answer.status >= 500 or answer.code in _BUSY:
-        return SetupError(f"the S3 server {server} cannot open the bucket {bucket} now: {answer}.", "try again later")
+        return SetupError(f"The S3 server {server} cannot open the bucket {bucket} now: {answer}.", "try again later")
     return SetupError(
-        f"the S3 server {server} refuses to open the bucket {bucket}: {answer}.",
+        f"The S3 server {server} refuses to open the bucket {bucket}: {answer}.",
         "are MATTEMILL_S3_ENDPOINT_URL and AWS_REGION right?",
     )
 

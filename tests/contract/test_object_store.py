@@ -322,7 +322,7 @@ class TestS3Setup:
         said = [sentence(store, bucket) for store, bucket in ((wrong, s3_bucket), (closed, s3_bucket), (right, "nope"))]
         assert "does not accept these credentials" in said[0]
         assert "cannot be reached" in said[1]
-        assert "there is no bucket nope" in said[2]
+        assert "There is no bucket nope" in said[2]
         for text in said:
             assert_one_sentence(text)
             assert "Hint:" in text
@@ -341,7 +341,7 @@ class TestS3Setup:
     def test_no_credentials_at_all(self, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         without_aws(monkeypatch, tmp_path)
         with S3Store(settings) as store:
-            with pytest.raises(SetupError, match="no S3 credentials were found") as caught:
+            with pytest.raises(SetupError, match="No S3 credentials were found") as caught:
                 store.check_bucket("bucket")
             assert "AWS_ACCESS_KEY_ID" in caught.value.hint
             with fails(TransientError, Code.ACCESS_DENIED):
