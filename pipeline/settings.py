@@ -74,7 +74,7 @@ class Settings(BaseSettings):
     chunk: int = Field(0, ge=0, le=32, description="keys in one message; 0: chosen by the size of the run")
     queue_mark: int = Field(2000, ge=1, description="keys waiting in a queue before the feeder stops adding")
     encode_mark: int = Field(
-        256, ge=1, description="images waiting for encoding before the feeder stops feeding engines"
+        256, ge=1, description="images waiting for encoding before GPU workers and the feeder stop"
     )
 
     grace: float = Field(

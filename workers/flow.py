@@ -31,7 +31,7 @@ class Flow:
     Args:
         client: Redis, for the lengths of queues.
         queues: the queues that this worker serves.
-        in_hand: how many images it works on now.
+        in_hand: how many images it has pulled that do not wait for encoding yet, failed or dropped out.
         most: it pulls no message while it has that many.
         high: it pulls none once that many images wait for encoding, until half are left.
         stuck_seconds: how long it may have nothing in hand while its queues are not empty.
@@ -102,7 +102,7 @@ class Flow:
         return not self._waits
 
     def moved(self, images: int) -> None:
-        """That many images have left the worker: it may pull again."""
+        """That many images wait for encoding now, or a message has ended: it may pull again."""
         with self._lock:
             self._left += images
         self._moved = time.monotonic()

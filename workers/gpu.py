@@ -5,8 +5,11 @@ DEVICE is an assignment of `workers.devices`: "tensorrt@GPU-…", "cpu", "fake:2
 
 import os
 import sys
+from collections.abc import Sequence
 
 import structlog
+from celery.signals import task_received
+from celery.worker.request import Request
 from celery.worker.state import SOFTWARE_INFO
 
 from model.engines.fake import FAKE
@@ -36,9 +39,14 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
     with open_engine(device, settings) as engine:
         engine.warm_up()
         metrics = MatteMetrics(device, engine.max_batch)
+
+        def send(jobs: Sequence[Job], priority: int) -> None:
+            publish(app, jobs, priority)
+            flow.moved(len(jobs))
+
         stage = MatteStage(
             Ledger(client, settings),
-            lambda jobs, priority: publish(app, jobs, priority),
+            send,
             engine,
             settings,
             os.cpu_count() or 1,
@@ -63,6 +71,12 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             stuck,
         )
 
+        @task_received.connect(weak=False)
+        def pulled(request: Request, **_: object) -> None:
+            # Here and not where its thread begins: before that the event loop asks whether it may pull the next one.
+            if (job := asked(request)) is not None:
+                stage.expect(len(job.items))
+
         def matte(message: object) -> None:
             job = None
             try:
@@ -73,7 +87,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
             finally:
-                flow.moved(len(job.items) if job is not None else 0)
+                flow.moved(0)
                 metrics.worked_off(job.queue if job is not None else "")
                 metrics.follow(stage.figures())
 
@@ -94,6 +108,16 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
                     "--loglevel=WARNING",
                 ]
             )
+
+
+def asked(request: Request) -> Job | None:
+    """What a pulled message asks for; None where that never comes to the task, or is refused there."""
+    if request.name != MATTE or request.args or list(request.kwargs) != ["job"]:
+        return None
+    try:
+        return Job.parse(request.kwargs["job"])
+    except MessageError:
+        return None
 
 
 def main() -> int:

@@ -132,7 +132,8 @@ class MatteStage:
 
     def in_hand(self) -> int:
         """How many items it works on now, or is about to take."""
-        return len(self._held) + self._coming
+        with self._lock:  # an item that is taken right now is counted once
+            return len(self._held) + self._coming
 
     def figures(self) -> dict[str, float]:
         """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it.

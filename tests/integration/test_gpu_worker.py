@@ -16,7 +16,7 @@ import pytest
 from pipeline.jobs import Job
 from pipeline.ledger import Ledger
 from pipeline.settings import Settings
-from tests.conftest import WaitUntil
+from tests.conftest import ROOT, WaitUntil
 from tests.housekeeping import housekeeping
 from tests.processes import photo, process, put_run
 from tests.proxy import sick_proxy
@@ -112,7 +112,8 @@ def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
 
     with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:1"):
         wait_until(still, 90)
-        assert mark <= max(seen) <= mark + 2 * slots + 2 * chunk  # in hand; the last one, one on its way
+        in_flight = 2 * slots - 1 + chunk  # with one less than it may hold it pulls another message
+        assert mark <= max(seen) <= mark + in_flight
         messages = length(ledger.client, MATTE)
         assert messages > 0
         assert ledger.places(spec.run)["held"] == 0  # it waits in the queue: nobody's hands, no visibility time
@@ -126,6 +127,30 @@ def test_it_stops_pulling_while_encoding_is_behind_and_goes_on_after(
         with process(environment, "workers.cpu", "2"):
             wait_until(lambda: ledger.counts(spec.run).pending == 0, 90)
     assert ledger.counts(spec.run).done == images
+
+
+@pytest.mark.timeout(90)
+def test_a_message_is_in_hand_from_the_moment_that_it_is_pulled(
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    environment |= {"POISON": "late", "PYTHONPATH": f"{ROOT / 'tests/poison'}:{ROOT}", "MATTEMILL_LOADER_SLOTS": "8"}
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(64)}, chunk=4)
+    seen: list[int] = []
+
+    def still() -> bool:
+        seen.append(ledger.client.hlen("unacked"))
+        return seen[-1] > 0 and len(seen) > 75 and len(set(seen[-75:])) == 1
+
+    with housekeeping(ledger, settings), process(environment, "workers.gpu", "fake:1") as worker:
+        wait_until(still, 60)
+        assert ledger.places(spec.run)["held"] == 0  # no thread has begun
+        assert seen[-1] * 4 == 2 * 8
+        worker.kill()
 
 
 @pytest.mark.timeout(90)

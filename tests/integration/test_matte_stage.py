@@ -1,6 +1,7 @@
 """The matte stage in this process: real loaders, real ledger, real S3, an engine that can be looked into."""
 
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,19 +45,29 @@ def theirs(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> pyte
 def run_all(ledger: Ledger, settings: Settings, spec: RunSpec, engine: CountingEngine) -> list[Job]:
     """Feed everything and work it off, each message in a thread; returns what was sent on to be encoded."""
     sent: list[Job] = []
-    with MatteStage(ledger, lambda jobs, priority: sent.extend(jobs), engine, settings, 2, EngineRecord()) as stage:
+    others: list[int] = []
+
+    def publish(jobs: Sequence[Job], priority: int) -> None:
+        others.append(stage.in_hand() - len(jobs))
+        sent.extend(jobs)
+
+    with MatteStage(ledger, publish, engine, settings, 2, EngineRecord()) as stage:
         fed = ledger.feed(spec, 100, 100)
         parts = [fed[start : start + 4] for start in range(0, len(fed), 4)]
         jobs = [
             Job(spec.run, [one.item.id for one in part], [one.item.key for one in part], part[0].fed, part[0].queue)
             for part in parts
         ]
+        for job in jobs:
+            stage.expect(len(job.items))
+        assert stage.in_hand() == len(fed)
         threads = [threading.Thread(target=stage.process, args=(job,)) for job in jobs]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert stage.in_hand() == 0
+    assert min(others) >= 0  # in hand until they were sent
     return sent
 
 
@@ -103,6 +114,7 @@ def test_a_worker_with_other_weights_than_the_run_s_makes_nothing_of_it(
     engine = CountingEngine((SizeBucket(320, 320),))
     with MatteStage(ledger, lambda jobs, priority: None, engine, settings, 1, EngineRecord(), "f" * 64) as stage:
         (fed,) = ledger.feed(spec, 1, 1)
+        stage.expect(1)
         stage.process(Job(spec.run, [fed.item.id], [fed.item.key], fed.fed, fed.queue))
     assert engine.shapes == []
     assert ledger.counts(spec.run).retried == 1

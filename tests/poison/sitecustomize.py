@@ -1,6 +1,7 @@
-"""Decoders that a bright picture kills or hangs; Python imports this at the start of every process of a test.
+"""Decoders that a bright picture kills or hangs, threads that are late; Python imports this in every process of a test.
 
-POISON says how: crash, hang. It stands in for a file that breaks the real decoder, which none is known to do.
+POISON says which: crash, hang, late. The first two stand in for a file that breaks the real decoder, which none is
+known to do; late stands for a machine on which no thread of a GPU worker has got to its message.
 """
 
 import os
@@ -8,7 +9,7 @@ import signal
 import threading
 from typing import Any
 
-if "POISON" in os.environ:
+if os.environ.get("POISON") in ("crash", "hang"):
     import model.codecs.decode as codec
 
     decode = codec.decode
@@ -22,3 +23,8 @@ if "POISON" in os.environ:
         return picture
 
     codec.decode = fall_ill
+
+if os.environ.get("POISON") == "late":
+    from workers.matte import MatteStage
+
+    MatteStage.process = lambda self, job: threading.Event().wait()
