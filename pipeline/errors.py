@@ -5,6 +5,7 @@ with this code and sentence) or a `TransientError` (the image goes back to the l
 goes wrong while a command or a process is set up is a `SetupError`: one sentence, one hint, exit code 2.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -36,12 +37,14 @@ class ItemError(MattemillError):
     Attributes:
         code: the failure code for manifest and report.
         reason: one sentence for a person: what happened, expected against got. It does not repeat the key.
+        milliseconds: what each stage took until then, for the row of the failure; whoever times the stages sets it.
     """
 
     def __init__(self, code: Code, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.milliseconds: Mapping[str, float] = {}
 
     def __reduce__(self) -> tuple[type["ItemError"], tuple[Code, str]]:
         return type(self), (self.code, self.reason)

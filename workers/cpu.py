@@ -30,13 +30,14 @@ from pipeline.storage import ObjectStore
 from workers.app import ENCODE, add_task, make_app
 from workers.departure import Departure
 from workers.encoding import make_cutout
+from workers.last_words import ending
 from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
 from workers.metrics import EncodeMetrics, Metrics
 
 log = structlog.get_logger(__name__)
-_ENDING = re.compile(r"\((SIG\w+)\) Job|(exitcode \d+|signal \d+) Job")
-_TOLD = ("SIGTERM", "SIGINT", "SIGHUP")
+_STATUS = re.compile(r"(signal|exitcode) (\d+)")
+_TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """How a child ends that somebody has told to: that says nothing of its image."""
 
 
@@ -57,7 +58,7 @@ def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, met
             with metrics.working_on(taken.item.bytes + packed.alpha.nbytes):
                 row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed, metrics.took)
         except ItemError as error:
-            outcome = ledger.fail(taken, error)
+            outcome = ledger.fail(taken, error, packed.engine)
             metrics.failed(error.code, outcome)
             log.warning("encode_failed", run=job.run, key=key, code=error.code, error=str(error), outcome=outcome)
             continue
@@ -157,14 +158,24 @@ def _held(request: Request) -> list[Taken]:
     return [Taken(job.run_id, Item(id, Key(key), ETag(""), 0, ""), job.fed, None) for id, key in items]
 
 
+def status_of(said: str) -> int | None:
+    """How a child has ended, as `Popen.returncode` says it, from Celery's sentence: it is kept nowhere else.
+
+    "Worker exited prematurely: signal 11 (SIGSEGV) Job: 3." is -11, "… exitcode 70 Job: 3." is 70.
+    """
+    found = _STATUS.search(said)
+    if found is None:
+        return None
+    return -int(found[2]) if found[1] == "signal" else int(found[2])
+
+
 def _lost(ledger: Ledger, metrics: Metrics, request: Request, said: str) -> None:
-    """A child has ended: "Worker exited prematurely: signal 11 (SIGSEGV) Job: 3."; Celery keeps no status."""
-    found = _ENDING.search(said)
-    ending = found[1] or found[2] if found else said
-    if ending in _TOLD:
+    status = status_of(said)
+    if status is not None and -status in _TOLD:
         ledger.give_back(_held(request))
     else:
-        _blame(ledger, metrics, request, f"the encode process ended with {ending}")
+        how = said if status is None else ending(status)
+        _blame(ledger, metrics, request, f"the encode process ended with {how}")
 
 
 def _blame(ledger: Ledger, metrics: Metrics, request: Request, reason: str) -> None:

@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.recipe_text import parse_recipe
 from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore, PreconditionFailedError
+from workers.stopwatch import Stopwatch
 
 _UPLOAD_TRIES = 4
 _FIRST_PAUSE = 0.25
@@ -44,18 +45,9 @@ def make_cutout(
         ItemError: what is wrong with this image or its upload.
     """
     recipe = parse_recipe(spec.recipe)
-    _check_places(settings, spec, item, recipe)
-    milliseconds = dict(packed.milliseconds)
-
-    @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        spent = (time.perf_counter() - started) * 1000
-        milliseconds[name] = milliseconds.get(name, 0) + round(spent, 2)
-        took(name, spent)
-
+    stage = Stopwatch(packed.milliseconds, took)
     with stage("fetch again"):
+        _check_places(settings, spec, item, recipe)
         body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
         background = _background.of(store, settings, spec, recipe)
     cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage)
@@ -72,7 +64,7 @@ def make_cutout(
         "fingerprint": stamp(spec, item, cutout, packed.engine)[FINGERPRINT],
         "width": cutout.photo_width,
         "height": cutout.photo_height,
-        "ms": milliseconds,
+        "ms": stage.milliseconds,
         "engine": packed.engine,
         "model": spec.model,
     }

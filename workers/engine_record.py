@@ -34,10 +34,10 @@ class EngineRecord:
         """For `pass_fds` and for the child's own record."""
         return self._fd
 
-    def enter(self, batch: Sequence[Taken]) -> None:
-        """These go into the engine now."""
+    def enter(self, batch: Sequence[Taken], engine: str) -> None:
+        """These go into the engine of this name now."""
         entries = [[one.run, one.item.id, one.item.key, one.fed] for one in batch]
-        text = json.dumps(entries, ensure_ascii=False).encode()
+        text = json.dumps([engine, entries], ensure_ascii=False).encode()
         if len(text) + _HEAD.size > _BYTES:
             raise MattemillError(f"A batch of {len(batch)} images with {len(text)} bytes of names is too long.")
         self._memory[_HEAD.size : _HEAD.size + len(text)] = text
@@ -52,17 +52,20 @@ class EngineRecord:
         """Batches finished since this memory was made."""
         return cast(int, _HEAD.unpack(self._memory[: _HEAD.size])[1])
 
-    def read(self) -> list[Taken]:
-        """What is in the engine; [] when nothing is, or nothing readable."""
+    def read(self) -> tuple[list[Taken], str]:
+        """What is in the engine, and the engine's name; [] when nothing is, or nothing readable."""
         length = _HEAD.unpack(self._memory[: _HEAD.size])[0]
+        if not length:
+            return [], ""
         try:
-            entries = json.loads(self._memory[_HEAD.size : _HEAD.size + length]) if length else []
-            return [
+            engine, entries = json.loads(self._memory[_HEAD.size : _HEAD.size + length])
+            batch = [
                 Taken(RunId(run), Item(ItemId(id), Key(key), ETag(""), 0, ""), int(fed), None)
                 for run, id, key, fed in entries
             ]
         except (ValueError, TypeError):
-            return []
+            return [], ""
+        return batch, str(engine)
 
     def close(self) -> None:
         """Free the memory."""

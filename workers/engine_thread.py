@@ -135,7 +135,7 @@ class EngineThread:
                 self._infer(images[index : index + 1], items[index : index + 1])
 
     def _call(self, images: NDArray[np.uint8], items: Sequence[Waiting[Taken]]) -> None:
-        self._record.enter([item.label for item in items])
+        self._record.enter([item.label for item in items], self._engine.name)
         started = self._since = self._clock()
         try:
             alpha = self._engine.infer(images)  # [N, H, W] uint8

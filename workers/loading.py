@@ -10,7 +10,6 @@ import mmap
 import resource
 import signal
 import sys
-import time
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 
@@ -30,6 +29,7 @@ from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
 from workers.lifecycle import die_with_parent
 from workers.loads import Loaded, Request
+from workers.stopwatch import Stopwatch
 
 
 def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[np.uint8]) -> Loaded:
@@ -39,22 +39,21 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
         ItemError: what is wrong with this image.
     """
     Places.parse(settings.allowed_sources).check_item(request.bucket, request.key, "source")
-    started = time.perf_counter()
-    etag = ETag(request.etag) if request.etag else None
-    body = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes).body
-    got = time.perf_counter()
-    header = probe(body)
-    check(header, settings.max_megapixels)
-    size = fit(header.height, header.width, [SizeBucket.parse(text) for text in request.size_buckets])
-    needed = enough(header.height, header.width, size)
-    picture = decode(body, max_megapixels=settings.max_megapixels, at_least=needed)
-    pixels = out[: size.height * size.width * 3]
-    _, box = letterbox(picture.rgb, size, pixels.reshape(size.height, size.width, 3))
-    ended = time.perf_counter()
-    milliseconds = {"fetch": round((got - started) * 1000, 2), "decode": round((ended - got) * 1000, 2)}
+    stage = Stopwatch()
+    with stage("fetch"):
+        etag = ETag(request.etag) if request.etag else None
+        body = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes).body
+    with stage("decode"):
+        header = probe(body)
+        check(header, settings.max_megapixels)
+        size = fit(header.height, header.width, [SizeBucket.parse(text) for text in request.size_buckets])
+        needed = enough(header.height, header.width, size)
+        picture = decode(body, max_megapixels=settings.max_megapixels, at_least=needed)
+        pixels = out[: size.height * size.width * 3]
+        _, box = letterbox(picture.rgb, size, pixels.reshape(size.height, size.width, 3))
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     digest.update(pixels.data)
-    return Loaded(header.height, header.width, str(size), box, digest.hexdigest(), milliseconds)
+    return Loaded(header.height, header.width, str(size), box, digest.hexdigest(), stage.milliseconds)
 
 
 def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:
@@ -71,13 +70,14 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
             loaded = load(store, settings, request, out)
             reply: dict[str, object] = asdict(loaded)
         except ItemError as error:
-            transient = isinstance(error, TransientError)
-            reply = {"code": error.code, "reason": error.reason, "transient": transient}
+            transient, took = isinstance(error, TransientError), error.milliseconds
+            reply = {"code": error.code, "reason": error.reason, "transient": transient, "milliseconds": took}
         except MemoryError:
             reply = {
                 "code": Code.TOO_LARGE,
                 "reason": "It needs more memory than a loader may use.",
                 "transient": False,
+                "milliseconds": {},
             }
         connection.send_bytes(json.dumps(reply).encode())
 

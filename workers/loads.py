@@ -38,5 +38,7 @@ def answer(reply: bytes) -> Loaded:
     fields = json.loads(reply)
     if "code" in fields:
         kind = TransientError if fields["transient"] else PermanentError
-        raise kind(Code(fields["code"]), fields["reason"])
+        error = kind(Code(fields["code"]), fields["reason"])
+        error.milliseconds = fields["milliseconds"]
+        raise error
     return Loaded(**{**fields, "box": Letterbox(**fields["box"])})

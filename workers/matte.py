@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -265,7 +265,7 @@ class MatteStage:
                 body = pack_alpha(PackedAlpha(alpha, milliseconds, self._engine_name))
                 packed.append((loaded, milliseconds, body))
             except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
-                self._failed(loaded.taken, error)
+                self._failed(loaded.taken, error, loaded.slot.loaded.milliseconds)
         feds = self._ledger.hand_over(spec.run, [(loaded.taken, body) for loaded, _, body in packed])
         jobs = []
         for (loaded, _, _), fed in zip(packed, feds, strict=True):
@@ -291,18 +291,20 @@ class MatteStage:
                 ms=times,
             )
 
-    def _failed(self, one: Taken, error: Exception) -> None:
+    def _failed(self, one: Taken, error: Exception, milliseconds: Mapping[str, float] | None = None) -> None:
         self._release(one)
         if isinstance(error, LoaderStoppedError):
             self._ledger.give_back([one])
             return
         if isinstance(error, LoaderDiedError):
-            code, answer = Code.ATTEMPTS_EXHAUSTED, self._ledger.blame(one, str(error))
+            code, answer = Code.ATTEMPTS_EXHAUSTED, self._ledger.blame(one, str(error), self._engine_name)
         elif isinstance(error, ItemError):
-            code, answer = error.code, self._ledger.fail(one, error)
+            code, answer = error.code, self._ledger.fail(one, error, self._engine_name)
         else:
             reason = str(error) if isinstance(error, MattemillError) else f"{type(error).__name__}: {error}"
-            code, answer = Code.ENGINE_ERROR, self._ledger.fail(one, TransientError(Code.ENGINE_ERROR, reason))
+            again = TransientError(Code.ENGINE_ERROR, reason)
+            again.milliseconds = milliseconds or {}
+            code, answer = again.code, self._ledger.fail(one, again, self._engine_name)
         self._metrics.failed(code, answer)
         log.warning("matte_failed", run=one.run, key=one.item.key, code=code, error=str(error), outcome=answer)
 
@@ -336,7 +338,7 @@ class MatteStage:
     def _leave(self, event: str, **values: object) -> None:
         """End the process: what is in the engine is the supervisor's to judge, the rest goes back without blame."""
         with self._leaving:
-            guilty = {(one.run, one.item.id) for one in self._record.read()}
+            guilty = {(one.run, one.item.id) for one in self._record.read()[0]}
             innocent = [one for one in self.held() if (one.run, one.item.id) not in guilty]
             say(" ".join([event, *(f"{name}={value}" for name, value in values.items())]))
             log.critical(event, **values, in_engine=len(guilty), given_back=len(innocent))

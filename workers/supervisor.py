@@ -55,7 +55,8 @@ class Supervisor:
 
     Args:
         commands: one for each child.
-        crashed: gets what was in the engine of a child that left by its own act: by a fault or with exit code 70.
+        crashed: gets what was in the engine of a child that left by its own act, by a fault or with exit code 70, and
+            the engine's name.
         backoff: seconds before the second start after early deaths; doubled at each further one.
         metrics: counts deaths.
         grace: seconds that a child may take to end; then it is killed.
@@ -64,7 +65,7 @@ class Supervisor:
     def __init__(
         self,
         commands: Sequence[Command],
-        crashed: Callable[[Sequence[Taken]], object] = lambda _: None,
+        crashed: Callable[[Sequence[Taken], str], object] = lambda batch, engine: None,
         backoff: float = 1.0,
         metrics: Metrics | None = None,
         grace: float = _GRACE,
@@ -139,12 +140,12 @@ class Supervisor:
 
     def _judge(self, record: EngineRecord, status: int) -> None:
         """Killing a worker from outside says nothing of its images; a fault or a lost engine does."""
-        batch = record.read()
+        batch, engine = record.read()
         record.leave()
         if not batch or status not in _OWN_ACT:
             return
         try:
-            log.warning("suspects", keys=[one.item.key for one in batch], outcome=self._crashed(batch))
+            log.warning("suspects", keys=[one.item.key for one in batch], outcome=self._crashed(batch, engine))
         except Exception as error:  # noqa: BLE001 - Redis may be away: the ledger takes the images back all the same
             log.warning("suspects_unreported", error=str(error))
 
@@ -199,8 +200,8 @@ def run_gpu(settings: Settings, devices: Sequence[str]) -> int:
         registry.register(GpuGauges(devices))
         metrics = Metrics()
 
-        def suspect(batch: Sequence[Taken]) -> list[str]:
-            outcomes = ledger.suspect(batch)
+        def suspect(batch: Sequence[Taken], engine: str) -> list[str]:
+            outcomes = ledger.suspect(batch, engine)
             for outcome in outcomes:
                 metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
             return outcomes

@@ -223,22 +223,26 @@ class Ledger(LedgerReader):
         """Count a success and keep its row; False when it was counted before."""
         return self._call("done", taken.run, taken.item.id, _json(row)) == 1
 
-    def fail(self, taken: Taken, error: ItemError) -> str:
-        """Count a failure, or send the item back when trying again may help: "failed", "again" or "stale"."""
+    def fail(self, taken: Taken, error: ItemError, engine: str = "") -> str:
+        """Count a failure, or send the item back when trying again may help: "failed", "again" or "stale".
+
+        `engine` is that of its matte or of the worker, for the row.
+        """
+        row = failure_row(taken.item.key, error.code, error.reason, error.milliseconds, engine)
         if isinstance(error, TransientError):
-            return self._try_again(taken, error, "tries", self._settings.max_tries, _BACKOFF)
-        row = failure_row(taken.item.key, error.code, error.reason)
+            return self._try_again(taken, row, "tries", self._settings.max_tries, _BACKOFF)
         counted = self._call("fail", taken.run, taken.item.id, taken.fed, _json(row))
         return "failed" if counted == 1 else "stale"
 
-    def blame(self, taken: Taken, reason: str) -> str:
+    def blame(self, taken: Taken, reason: str, engine: str = "") -> str:
         """Count the death of a process against the one item it worked on."""
         limit = self._settings.max_deaths
-        error = TransientError(Code.ATTEMPTS_EXHAUSTED, f"It ended {limit} processes that worked on it; last: {reason}")
-        return self._try_again(taken, error, "deaths", limit, 0)
+        said = f"It ended {limit} processes that worked on it; last: {reason}"
+        row = failure_row(taken.item.key, Code.ATTEMPTS_EXHAUSTED, said, engine=engine)
+        return self._try_again(taken, row, "deaths", limit, 0)
 
-    def suspect(self, batch: Sequence[Taken]) -> list[str]:
-        """These were in the engine of a process that ended by its own act: "suspect", "failed" or "stale" for each.
+    def suspect(self, batch: Sequence[Taken], engine: str = "") -> list[str]:
+        """These were in the `engine` of a process that ended by its own act: "suspect", "failed" or "stale" for each.
 
         Which one ended it is known only when there was one; the others run alone from now on.
         """
@@ -246,7 +250,7 @@ class Ledger(LedgerReader):
         reason = f"It was alone in the engine {limit} times when the engine's process ended."
         outcomes = []
         for one in batch:
-            row = _json(failure_row(one.item.key, Code.ATTEMPTS_EXHAUSTED, reason))
+            row = _json(failure_row(one.item.key, Code.ATTEMPTS_EXHAUSTED, reason, engine=engine))
             answer = self._call("suspect", one.run, one.item.id, one.fed, int(len(batch) == 1), limit, row)
             outcomes.append(cast(bytes, answer).decode())
         self.wake()
@@ -254,8 +258,8 @@ class Ledger(LedgerReader):
 
     def lost_alpha(self, taken: Taken, reason: str) -> str:
         """The alpha is missing or damaged: back to the start."""
-        error = TransientError(Code.ENGINE_ERROR, reason)
-        return self._try_again(taken, error, "tries", self._settings.max_tries, 0, drop=True)
+        row = failure_row(taken.item.key, Code.ENGINE_ERROR, reason)
+        return self._try_again(taken, row, "tries", self._settings.max_tries, 0, drop=True)
 
     def give_back(self, taken: Iterable[Taken]) -> None:
         """Return held items without blame."""
@@ -264,12 +268,12 @@ class Ledger(LedgerReader):
         self.wake()
 
     def _try_again(
-        self, taken: Taken, error: ItemError, kind: str, limit: int, delay: float, *, drop: bool = False
+        self, taken: Taken, row: Mapping[str, object], kind: str, limit: int, delay: float, *, drop: bool = False
     ) -> str:
-        row = _json(failure_row(taken.item.key, error.code, error.reason))
         answer = self._call(
-            "try_again", taken.run, taken.item.id, taken.fed, kind, limit, int(delay * 1e6), row, "drop" if drop else ""
-        )
+            "try_again", taken.run, taken.item.id, taken.fed, kind, limit, int(delay * 1e6), _json(row),
+            "drop" if drop else "",
+        )  # fmt: skip
         return cast(bytes, answer).decode()
 
     def trim_rows(self, run: RunId, last: str) -> None:

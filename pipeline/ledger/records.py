@@ -75,6 +75,13 @@ class Fed:
     queue: str
 
 
-def failure_row(key: Key, code: Code, reason: str) -> dict[str, object]:
-    """The row of a failed item."""
-    return {"key": key, "outcome": "failed", "code": str(code), "reason": reason}
+def failure_row(
+    key: Key, code: Code, reason: str, milliseconds: Mapping[str, float] | None = None, engine: str = ""
+) -> dict[str, object]:
+    """The row of a failed item, with what its stages took and the engine it met, where that is known."""
+    row: dict[str, object] = {"key": key, "outcome": "failed", "code": str(code), "reason": reason}
+    if milliseconds:
+        row["ms"] = dict(milliseconds)
+    if engine:
+        row["engine"] = engine
+    return row

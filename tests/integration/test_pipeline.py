@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import boto3
 import cv2
@@ -114,6 +115,9 @@ def test_every_image_is_done_or_says_why_not(
     assert len(rows) == 22
     assert rows["in/cut.jpg"]["code"] == "truncated"
     assert rows["in/notes.jpg"]["code"] == "not_an_image"
+    for row in (rows["in/cut.jpg"], rows["in/notes.jpg"]):
+        assert list(cast(dict[str, float], row["ms"])) == ["fetch", "decode"]
+        assert row["engine"] == rows[good[0]]["engine"]
     for key in good:
         answer = s3.get_object(Bucket=s3_bucket, Key=spec.output_key(Key(key)))
         picture = cv2.imdecode(np.frombuffer(answer["Body"].read(), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -66,6 +66,9 @@ def test_a_file_that_breaks_its_decoder_three_times_fails_alone(
     assert "ended 3 processes" in str(failed["reason"])
     assert reason in str(failed["reason"])
     assert Counter(row["outcome"] for row in rows) == {"done": 11, "failed": 1}
+    engine = next(row["engine"] for row in rows if row["outcome"] == "done")
+    # The parent of encode processes knows no more than the message of what it has lost.
+    assert failed.get("engine") == (engine if role == "gpu" else None)
 
 
 @pytest.mark.timeout(170)

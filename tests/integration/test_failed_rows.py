@@ -1,0 +1,76 @@
+"""The row of a failure says what was known at that moment: the engine, and what each stage took."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from model.codecs.alpha import PackedAlpha, pack_alpha
+from pipeline.ids import ETag, Key
+from pipeline.jobs import ENCODE_QUEUE, Job
+from pipeline.ledger import Ledger, Listing
+from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
+from pipeline.s3 import S3Store
+from pipeline.settings import Settings
+from tests.processes import photo
+from workers.cpu import encode
+from workers.engine_record import EngineRecord
+from workers.metrics import EncodeMetrics
+
+KEY = Key("in/产品.jpg")
+
+
+@pytest.fixture
+def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with S3Store(settings) as store:
+        yield store
+
+
+@pytest.fixture
+def spec(ledger: Ledger, bucket: str) -> RunSpec:
+    spec = RunSpec(new_run_id(), bucket, "in/", bucket, "out/", "u2netp", "0" * 64, ("320x320",))
+    ledger.create(spec)
+    return spec
+
+
+def listed(ledger: Ledger, spec: RunSpec, etag: str = "e") -> None:
+    item = Item(item_id(spec.output_key(KEY)), KEY, ETag(etag), 10, "320x320")
+    ledger.list_page(spec.run, 0, [Listing("todo", item, short_hash(KEY))])
+    ledger.close_listing(spec.run, 1)
+
+
+def test_the_encode_stage_keeps_what_the_matte_stage_knew(
+    ledger: Ledger, store: S3Store, settings: Settings, spec: RunSpec
+) -> None:
+    listed(ledger, spec, store.put(spec.source_bucket, KEY, photo(1), content_type="image/jpeg"))
+    (fed,) = ledger.feed(spec, 1, 1)
+    (taken,) = ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
+    alpha = PackedAlpha(np.zeros((24, 32), np.uint8), {"fetch": 3.5, "infer": 2.25}, "u2netp@sm90")
+    (again,) = ledger.hand_over(spec.run, [(taken, pack_alpha(alpha))])
+    assert again is not None
+    store.put(spec.source_bucket, KEY, b"another by now", content_type="image/jpeg")
+    job = Job(spec.run, [fed.item.id], [KEY], again, ENCODE_QUEUE)
+    encode(ledger, store, settings, job, EncodeMetrics())
+    (row,) = ledger.rows(spec.run)
+    assert (row["code"], row["engine"]) == ("changed_while_processing", "u2netp@sm90")
+    milliseconds = row["ms"]
+    assert isinstance(milliseconds, dict)
+    assert milliseconds.pop("fetch again") > 0
+    assert milliseconds == {"fetch": 3.5, "infer": 2.25}
+
+
+def test_what_ends_an_engine_s_process_says_which_engine(ledger: Ledger, settings: Settings, spec: RunSpec) -> None:
+    listed(ledger, spec)
+    with closing(EngineRecord()) as record:
+        for _ in range(settings.max_deaths):
+            (fed,) = ledger.feed(spec, 1, 1)
+            record.enter(ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id]), "u2netp@sm90")
+            batch, engine = record.read()
+            ledger.suspect(batch, engine)
+        record.leave()
+        assert record.read() == ([], "")
+    (row,) = ledger.rows(spec.run)
+    assert (row["code"], row["engine"]) == ("attempts_exhausted", "u2netp@sm90")
