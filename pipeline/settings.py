@@ -68,7 +68,9 @@ class Settings(BaseSettings):
     recent_bytes: int = Field(64 * MEGABYTE, ge=0, description="memory for them, in bytes")
     encode_deadline: float = Field(120, gt=0, description="seconds an encode child may spend on one image")
     child_memory: int = Field(
-        4096 * MEGABYTE, ge=256 * MEGABYTE, description="address space of a loader or encode child, bytes"
+        4096 * MEGABYTE,
+        ge=768 * MEGABYTE,  # libraries take 0.55 GB before any photo, one of 12 megapixels up to 0.2
+        description="address space of a loader or encode child, bytes",
     )
 
     chunk: int = Field(0, ge=0, le=32, description="keys in one message; 0: chosen by the size of the run")

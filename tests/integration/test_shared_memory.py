@@ -10,8 +10,9 @@ import numpy as np
 import psutil
 import pytest
 
+from pipeline.errors import SetupError
 from pipeline.ledger import Ledger, connect
-from pipeline.settings import Settings
+from pipeline.settings import Settings, load_settings
 from tests.conftest import WaitUntil
 from tests.housekeeping import housekeeping
 from tests.processes import photo, process, put_run
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who shares what")
+_LEAST = 768 << 20
 _OWN_BYTES = 33 << 20
 """Of the 110 MB that a child has after some small images, measured 22 MB are its own; without care 38 to 76."""
 
@@ -51,18 +53,44 @@ def test_encode_children_share_what_came_before_them(
         (parent,) = [one for one in psutil.Process(cpu.pid).children() if "workers.cpu" in one.cmdline()]
         children = parent.children()
         own = [of(child.pid, "Private_Dirty") for child in children]
+        space = [child.memory_info().vms for child in children]
         compiler = of(parent.pid, "Rss", "libllvmlite")
     client.close()
     assert len(own) == 2
     assert max(own) < _OWN_BYTES
+    assert max(space) < 600 << 20  # whatever the number of cores
     assert compiler < 10 << 20
+
+
+def test_less_memory_than_a_child_needs_is_refused_and_the_least_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATTEMILL_CHILD_MEMORY", str(_LEAST - 1))
+    with pytest.raises(SetupError, match=rf"MATTEMILL_CHILD_MEMORY .* {_LEAST}\b"):
+        load_settings()
+
+
+@pytest.mark.timeout(150)
+def test_the_least_that_a_child_may_have_suffices_for_12_megapixels(
+    settings: Settings, environment: dict[str, str], bucket: str, s3_client: "S3Client", wait_until: WaitUntil
+) -> None:
+    ok, large = cv2.imencode(".png", np.full((3000, 4000, 3), 90, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert ok
+    client = connect(settings)
+    ledger = Ledger(client, settings)
+    least = environment | {"MATTEMILL_CHILD_MEMORY": str(_LEAST)}
+    with ExitStack() as stack:
+        for role in (("gpu", "--devices", "fake:1"), ("cpu", "--concurrency", "1")):
+            stack.enter_context(process(least, "producer.commands", "worker", *role))
+        spec = put_run(ledger, s3_client, bucket, {"in/large.png": large.tobytes(), "in/small.jpg": photo(0)})
+        wait_until(lambda: ledger.counts(spec.run).state == "finished", 100)
+    assert ledger.counts(spec.run).done == 2
+    client.close()
 
 
 @pytest.mark.timeout(170)
 def test_a_photo_that_needs_more_memory_than_a_child_may_take_fails_alone(
     settings: Settings, environment: dict[str, str], bucket: str, s3_client: "S3Client", wait_until: WaitUntil
 ) -> None:
-    height, width = 9000, 12_000  # 1.2 GB less the libraries' 0.7 are left for what takes 0.8
+    height, width = 9000, 12_000  # 1.2 GB less the libraries' 0.55 are left for what takes 0.8
     ok, plain = cv2.imencode(".png", np.full((height, width, 3), 90, np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 1])
     assert ok
     client = connect(settings)
