@@ -268,7 +268,10 @@ class Producer:
             return recipe
         head = self._store.head(place.bucket, Key(place.key))
         if head is None:
-            raise SetupError(f"Recipe: there is no background image {place}.", "look for a typing mistake in its key")
+            raise SetupError(
+                f"Recipe: there is no background image {place}.",
+                "look for a typing mistake in its key; a colour is #rrggbb",
+            )
         return recipe.pinned(head.etag)
 
     def _look(self, spec: RunSpec, selection: Selection) -> Look | None:
@@ -298,4 +301,4 @@ def _parse(url: str) -> Location:
     try:
         return Location.parse(url)
     except ValueError as error:
-        raise SetupError(f"{error}.", "such as s3://photos/2026-11-23/") from error
+        raise SetupError(f"{url!r} is no S3 address.", "such as s3://photos/2026-11-23/") from error

@@ -83,11 +83,15 @@ def _home(home: Path) -> Finding:
 def _disk(home: Path) -> Finding:
     places = {"MATTEMILL_HOME": _existing(home), "TMPDIR": Path(tempfile.gettempdir())}
     free = {name: shutil.disk_usage(place).free >> 20 for name, place in places.items()}
-    told = ", ".join(f"{free[name]} MB free in {place}" for name, place in places.items()) + "."
+    told = ", ".join(f"{_size(free[name])} free in {place}" for name, place in places.items()) + "."
     short = [name for name, megabytes in free.items() if megabytes < _FREE_MEGABYTES]
     if short:
         return Finding("disk", "bad", told, f"free some space, or set {' and '.join(short)} to a place that has it")
     return Finding("disk", "ok", told)
+
+
+def _size(megabytes: int) -> str:
+    return f"{megabytes >> 10} GB" if megabytes >= 10 << 10 else f"{megabytes} MB"
 
 
 def _existing(path: Path) -> Path:

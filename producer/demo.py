@@ -47,7 +47,7 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
     Raises:
         SetupError: when something cannot be set up.
     """
-    bodies, expected = _own(photos, out) if photos is not None else _samples()
+    bodies, expected = (own_photos(photos, out), {}) if photos is not None else _samples()
     _end_in_order()
     check_folder(out)
     fetch(MODEL, load_settings().home, click.echo)
@@ -57,8 +57,7 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
         with S3Store(settings) as store:
             for bucket in (SOURCE, TARGET):
                 store.create_bucket(bucket)
-            for name, body in bodies:
-                _put(store, name, body)
+            put_photos(store, bodies)
             with local_workers(out / "workers.log", stack.directory) as workers:
                 run = Producer(settings, store).sweep(f"s3://{SOURCE}/", f"s3://{TARGET}/")
                 summary = follow(run, lambda: check_alive(workers))
@@ -67,34 +66,55 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
     click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
     failed = {row["key"]: row["code"] for row in summary.failures}
     if failed == expected:
+        if expected:
+            click.echo("The files in bad/ are broken on purpose: they must fail, and harm no other.")
         return 0
     if expected:
         click.echo(f"Not as expected: only {', '.join(sorted(expected))} should have failed.", err=True)
     return 1
 
 
-def check_alive(children: Iterable[Child]) -> None:
-    """Raise SetupError, with where its log is, when one of these has ended."""
+def check_alive(children: Iterable[Child], kept: bool = True) -> None:
+    """Raise SetupError, with what it said last and where its log is, when one of these has ended.
+
+    Args:
+        children: the processes.
+        kept: whether their logs outlive this process.
+    """
     for child in children:
         if child.poll() is not None:
-            raise SetupError(f"{child.name} has ended.", f"its last lines are in {child.log}")
+            # Both workers write there; what is for a person is no JSON.
+            said = [line for line in child.output().splitlines() if not line.startswith("{")]
+            raise SetupError(
+                f"{child.name} has ended: {said[-1].removeprefix('mattemill: ') if said else 'it said nothing.'}",
+                f"its log is {child.log}" if kept else "mattemill up --directory DIR keeps the logs",
+            )
 
 
 def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
     return ((sample.name, sample.body) for sample in samples()), expected_failures()
 
 
-def _own(photos: Path, out: Path) -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:
-    # `--photos .` must not take the cutouts of the last demo for photos.
-    written = out.resolve()
+def own_photos(photos: Path, written: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of every picture in a folder, read one by one.
+
+    Args:
+        photos: the folder, subfolders too.
+        written: what lies here is left out: `--photos .` must not take the cutouts of the last demo for photos.
+
+    Raises:
+        SetupError: when there are none.
+    """
     files = [
         path
         for path in sorted(photos.rglob("*"))
-        if path.is_file() and is_image_name(Key(path.name)) and not path.resolve().is_relative_to(written)
+        if path.is_file()
+        and is_image_name(Key(path.name))
+        and not (written is not None and path.resolve().is_relative_to(written.resolve()))
     ]
     if not files:
         raise SetupError(f"There are no pictures in {photos}.", "name a folder with JPEG, PNG, WebP … files")
-    return ((_key(path.relative_to(photos)), path.read_bytes()) for path in files), {}
+    return ((_key(path.relative_to(photos)), path.read_bytes()) for path in files)
 
 
 def _key(path: Path) -> str:
@@ -102,14 +122,20 @@ def _key(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
-def _put(store: S3Store, name: str, body: bytes) -> None:
-    try:
-        store.put(SOURCE, Key(name), body, content_type="application/octet-stream")
-    except ItemError as error:
-        raise SetupError(
-            f"{name!r} cannot be stored in the local S3: {error.reason}.",
-            "free some space, or set TMPDIR to a directory that has it",
-        ) from error
+def put_photos(store: S3Store, bodies: Iterable[tuple[str, bytes]]) -> None:
+    """Put photos into the local bucket of sources.
+
+    Raises:
+        SetupError: when one cannot be stored.
+    """
+    for name, body in bodies:
+        try:
+            store.put(SOURCE, Key(name), body, content_type="application/octet-stream")
+        except ItemError as error:
+            raise SetupError(
+                f"{name!r} cannot be stored in the local S3: {error.reason}.",
+                "free some space, or set TMPDIR to a directory that has it",
+            ) from error
 
 
 def _end_in_order() -> None:

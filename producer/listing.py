@@ -43,7 +43,7 @@ def sources(store: ObjectStore, spec: RunSpec, selection: Selection) -> Iterator
     """The objects below the source prefix that `selection` takes, page by page.
 
     Raises:
-        SetupError: at one whose output would be one of them too: it would replace a photo, or be taken for one the next time.
+        SetupError: at one whose output would be one of them too: it would replace a photo, or pass for one later.
     """
     listing = list_keys(store, spec.source_bucket, spec.source_prefix)
     one_bucket = spec.source_bucket == spec.target_bucket

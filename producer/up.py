@@ -17,8 +17,19 @@ from engine_build.fetch import fetch
 from pipeline.errors import SetupError
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
-from producer.demo import METRICS_PORT, MODEL, SOURCE, TARGET, check_alive, environment, local_workers
+from producer.demo import (
+    METRICS_PORT,
+    MODEL,
+    SOURCE,
+    TARGET,
+    check_alive,
+    environment,
+    local_workers,
+    own_photos,
+    put_photos,
+)
 from workers.app import make_app
+from workers.devices import choose_devices
 from workers.local.ports import LOOPBACK, free_ports, is_free
 from workers.local.process import Child
 from workers.local.stack import LocalStack
@@ -41,6 +52,7 @@ class _Page:
 
 def run_up(
     directory: Path | None,
+    photos: Path | None,
     devices: str,
     flower_port: int | None = None,
     web_port: int | None = None,
@@ -50,6 +62,7 @@ def run_up(
 
     Args:
         directory: where to keep the data; None takes a temporary one.
+        photos: a folder of pictures to put into the bucket of sources.
         devices: of the GPU worker: "cpu" or "fake:MS".
         flower_port: of Flower; None takes a free one.
         web_port: of the live page, likewise.
@@ -61,6 +74,8 @@ def run_up(
     for option, port in (("--flower-port", flower_port), ("--web-port", web_port)):
         if port is not None and not is_free(port):
             raise SetupError(f"Port {port} is taken by another program.", f"choose another with {option}")
+    choose_devices(devices)
+    bodies = own_photos(photos, directory) if photos is not None else ()
     told: list[int] = []  # no event: its lock may be held by the thread that the signal interrupts
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
@@ -71,9 +86,11 @@ def run_up(
         with S3Store(settings) as store:
             for bucket in (SOURCE, TARGET):
                 store.create_bucket(bucket)
+            put_photos(store, bodies)
         _say("Valkey and SeaweedFS run; the workers start.")
         children = list(closing.enter_context(local_workers(stack.directory / "workers.log", stack.directory, devices)))
-        _until_they_answer(children, settings, told)
+        kept = directory is not None
+        _until_they_answer(children, settings, told, kept)
         free = free_ports(2)
         own = settings.web_password.get_secret_value() if settings.web_password else None
         live = _Page("Live page", web_port or free[0], own or secrets.token_urlsafe(12))
@@ -81,9 +98,9 @@ def run_up(
         flower = _Page("Flower", flower_port or free[1], secrets.token_urlsafe(12), flower_host)
         children.append(closing.enter_context(_start_live_page(live, stack.directory / "web.log")))
         children.append(closing.enter_context(_start_flower(flower, stack.directory / "flower.log")))
-        _print_block(stack, live, flower)
+        _print_block(stack, photos, live, flower)
         while not told:
-            check_alive(children)
+            check_alive(children, kept)
             time.sleep(0.2)
 
 
@@ -91,23 +108,26 @@ def _say(text: str) -> None:
     click.secho(text, err=True, dim=True)
 
 
-def _print_block(stack: LocalStack, *pages: _Page) -> None:
+def _print_block(stack: LocalStack, photos: Path | None, *pages: _Page) -> None:
     click.secho("# Ready. Paste these lines into another terminal:", bold=True)
     for name, value in stack.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
-    click.echo(f"# Photos in: aws s3 cp --recursive DIR s3://{SOURCE}/ --endpoint-url {stack.seaweed.endpoint_url}")
+    copy = f"aws --endpoint-url {stack.seaweed.endpoint_url} s3 cp --recursive"
+    there = f"# The pictures of {photos} are in s3://{SOURCE}/"
+    click.echo(f"# Photos in: {copy} DIR s3://{SOURCE}/" if photos is None else there)
     click.echo(f"# Then: mattemill sweep s3://{SOURCE}/ --to s3://{TARGET}/ --wait")
+    click.echo(f"# Cutouts out: {copy} s3://{TARGET}/ DIR")
     for page in pages:
         click.secho(f"# {page}", fg="green")  # click leaves colours out where there is no terminal
     click.echo(f"# Logs: {stack.directory}. Ctrl-C here ends it all.")
 
 
-def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[int]) -> None:
+def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[int], kept: bool) -> None:
     app = make_app(settings)
     deadline = time.monotonic() + _START_SECONDS
     try:
         while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
-            check_alive(workers)
+            check_alive(workers, kept)
             if time.monotonic() > deadline:
                 raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
     finally:

@@ -46,7 +46,8 @@ def check(client: redis.Redis, settings: Settings) -> None:
         raise SetupError(f"Redis at {place} refuses the password.", "correct MATTEMILL_REDIS_URL") from error
     except (redis.RedisError, OSError) as error:
         raise SetupError(
-            f"Redis at {place} cannot be reached.", "set MATTEMILL_REDIS_URL, or run `mattemill up`"
+            f"Redis at {place} cannot be reached.",
+            "set MATTEMILL_REDIS_URL; `mattemill up` starts one and prints the lines to paste",
         ) from error
     finally:
         once.close()

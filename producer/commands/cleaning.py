@@ -17,9 +17,10 @@ from producer.commands.closing import print_json
 @click.option("--due", is_flag=True, help="only if a night of [clean] is due; what beat calls")
 @click.option("--json", "as_json", is_flag=True, help="print a list of {kind, where, why}")
 def clean(yes: bool, due: bool, as_json: bool) -> None:
-    """Remove what is old by the rules of the file that MATTEMILL_SWEEPS names: runs, reports, outputs without a source.
+    """Remove old runs, reports, and outputs without a source.
 
-    Shows what would go, and removes it with --yes. It never touches what Mattemill did not write (docs/sweeps.md).
+    The rules stand in the file that MATTEMILL_SWEEPS names. Shows what would go, and removes it with --yes. It
+    never touches what Mattemill did not write (docs/sweeps.md).
     """
     from producer.clean import Cleaner
     from producer.sweeps.file import load_sweeps

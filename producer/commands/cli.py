@@ -1,5 +1,6 @@
 """The group of all commands, and what becomes of an error that one of them raises."""
 
+import difflib
 import errno
 import importlib
 
@@ -23,12 +24,40 @@ _MODULES = {
     "worker": "workers",
 }
 
+_SECTIONS = {
+    "To begin": ("demo", "up", "doctor"),
+    "Runs": ("sweep", "enqueue", "status", "failures", "report", "retry", "cancel", "verify"),
+    "Every night": ("sweeps", "beat", "clean"),
+    "What runs for long": ("worker", "web", "flower"),
+    "Networks": ("model", "engine"),
+}
+
 
 class _Commands(click.Group):
     """Imports a command when it is asked for: all together take 50 MB, which a worker would keep for nights."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(_MODULES)
+        return [name for names in _SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _MODULES))
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                commands = ((name, self.get_command(ctx, name)) for name in names)
+                formatter.write_dl(
+                    [(f"{name:{width}}", command.get_short_help_str(100)) for name, command in commands if command]
+                )
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], _MODULES, n=2)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {' or '.join(near)}?", ctx) from error
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _MODULES.get(cmd_name)

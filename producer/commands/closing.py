@@ -14,6 +14,8 @@ from producer.run import Run
 from producer.summary import Summary
 
 FINISHED, SOME_FAILED, SETUP = 0, 1, 2
+_MOST_FAILURES = 20
+"""A night that goes wrong as a whole must not bury its sum."""
 
 
 def print_json(data: object) -> None:
@@ -41,8 +43,10 @@ def print_summary(summary: Summary) -> None:
         f"{summary.images_per_second:.2f} images/s in {summary.seconds:.1f} s, model {summary.model}, "
         f"engine {summary.engine or 'not needed'}"
     )
-    for row in summary.failures:
+    for row in summary.failures[:_MOST_FAILURES]:
         click.echo(f"  {row['key']}: {row['code']}: {row['reason']}")
+    if (more := len(summary.failures) - _MOST_FAILURES) > 0:
+        click.echo(f"  … and {more} more")
 
 
 def close(run: Run, wait: bool, as_json: bool) -> None:
@@ -62,4 +66,7 @@ def close(run: Run, wait: bool, as_json: bool) -> None:
         print_json(dataclasses.asdict(summary))
     else:
         print_summary(summary)
+        click.echo(f"Report: mattemill report {run.id} -o report.html")
+        if summary.failed:
+            click.echo(f"All failures: mattemill failures {run.id}. Again: mattemill retry {run.id} --wait")
     sys.exit(SOME_FAILED if summary.failed else FINISHED)

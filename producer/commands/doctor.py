@@ -20,9 +20,10 @@ _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 @click.argument("buckets", metavar="[S3_URL]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def doctor(buckets: tuple[str, ...], as_json: bool) -> None:
-    """Look at Python, disk, model, engine, Redis, S3, queues and workers; exit 2 if anything is bad.
+    """Find out what is missing or wrong here, and what mends it.
 
-    Each line that is not ok ends with what mends it. With S3_URLs it also looks whether these buckets can be used.
+    It looks at Python, disk, model, engine, Redis, S3, queues and workers; exit 2 if anything is bad. Each line
+    that is not ok ends with what mends it. With S3_URLs it also looks whether these buckets can be used.
 
     \b
     Examples:

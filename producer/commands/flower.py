@@ -16,9 +16,10 @@ _LOGIN, _BROKER = "FLOWER_BASIC_AUTH", "CELERY_BROKER_URL"
 @click.option("--host", default="127.0.0.1", show_default=True, help="the address to bind")
 @click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
 def flower(host: str, port: int) -> None:
-    """Serve Flower, which shows workers and messages; read-only, with a bounded memory. Start it after the workers.
+    """Serve Flower, which shows workers and messages.
 
-    FLOWER_BASIC_AUTH is the login, USER:PASSWORD. Its /metrics and /healthcheck answer without it: keep them inside.
+    It is read-only, with a bounded memory. Start it after the workers. FLOWER_BASIC_AUTH is the login,
+    USER:PASSWORD. Its /metrics and /healthcheck answer without it: keep them inside.
 
     \b
     Example:

@@ -18,9 +18,10 @@ from producer.commands.closing import follow, print_summary
     help="where cutouts and report go",
 )  # fmt: skip
 def demo(photos: Path | None, out: Path) -> None:
-    """Run the whole system on this machine, on sample photos or your own, and write a report.
+    """Try it all on this machine, on sample photos or your own.
 
-    Everything it starts ends with it. With the sample photos exit code 0 says that just those failed that must.
+    Writes the cutouts and a report. Everything it starts ends with it. With the sample photos exit code 0 says that
+    just those failed that must.
 
     \b
     Examples:
@@ -33,16 +34,33 @@ def demo(photos: Path | None, out: Path) -> None:
 
 
 @click.command()
-@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="keep the data here")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="keep data and logs here")
+@click.option(
+    "--photos", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="a folder of pictures to put into s3://photos/, subfolders too",
+)  # fmt: skip
 @click.option("--devices", default="cpu", show_default=True, help="cpu, or fake:MS for load tests")
 @click.option("--flower-port", type=click.IntRange(1, 65535), help="the port of Flower's page  [default: a free one]")
 @click.option("--flower-host", default="127.0.0.1", show_default=True, help="the address that Flower's page binds")
 @click.option("--web-port", type=click.IntRange(1, 65535), help="the port of the live page  [default: a free one]")
-def up(directory: Path | None, devices: str, flower_port: int | None, flower_host: str, web_port: int | None) -> None:
-    """Run Valkey, S3, workers, the live page and Flower on this machine until Ctrl-C.
+def up(
+    directory: Path | None,
+    photos: Path | None,
+    devices: str,
+    flower_port: int | None,
+    flower_host: str,
+    web_port: int | None,
+) -> None:
+    """Run servers, workers and pages here, until Ctrl-C.
 
-    When all are ready it prints the environment variables by which other terminals find them: paste them there.
+    That is Valkey, SeaweedFS (S3), a worker of each role, the live page and Flower. When all are ready it prints the
+    environment variables by which other terminals find them: paste them there.
+
+    \b
+    Examples:
+      mattemill up --photos ~/Pictures/shoes
+      mattemill up --directory data --web-port 8080
     """
     from producer.up import run_up
 
-    run_up(directory, devices, flower_port, web_port, flower_host)
+    run_up(directory, photos, devices, flower_port, web_port, flower_host)

@@ -52,15 +52,15 @@ def as_table(models: Sequence[Listed]) -> Table:
         caption=_caption(models),
         caption_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         show_edge=False,
         pad_edge=False,
     )
     splits = dict.fromkeys(split for model in models for split in model.card.figures.scores)
-    table.add_column("model", overflow="fold")
+    table.add_column("model", no_wrap=True)
     table.add_column("here", no_wrap=True)
     table.add_column("runs at", no_wrap=True)
-    for heading in ("M par.", "GMAC", "MB", *(f"IoU\n{split}" for split in splits), "one image"):
+    for heading in ("M par.", "GMAC", *(f"IoU\n{split}" for split in splits), "one image"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("licence", overflow="fold", min_width=10)
     for model in models:
@@ -77,12 +77,12 @@ def as_table(models: Sequence[Listed]) -> Table:
     return table
 
 
-def _counted(footprint: Footprint | None) -> tuple[str, str, str]:
+def _counted(footprint: Footprint | None) -> tuple[str, str]:
     if footprint is None:
-        return "", "", ""
+        return "", ""
     mark = "" if footprint.size == _USUAL_SIZE else "*"
     macs = f"{footprint.macs / 1e9:.1f}{mark}" if footprint.macs is not None else "?"
-    return f"{footprint.parameters / 1e6:.2f}", macs, f"{footprint.bytes / 1e6:.1f}"
+    return f"{footprint.parameters / 1e6:.2f}", macs
 
 
 def _latency(one: Latency, tell_size: bool) -> str:
@@ -99,7 +99,7 @@ def _some(lines: Sequence[str]) -> str:
 
 
 def _caption(models: Sequence[Listed]) -> str:
-    lines = ["M par.: millions of weights. GMAC: 10^9 multiply-adds at 512x512, * at the size it is fixed to."]
+    lines = ["M par.: millions of weights. GMAC: 10^9 multiply-adds at 512x512;", "  * at the only size that it has."]
     data = {model.card.figures.data for model in models if model.card.figures.data}
     measured = {(one.machine, one.engine) for model in models for one in model.card.figures.latencies}
     if data:

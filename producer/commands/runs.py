@@ -11,7 +11,7 @@ import click
 from pipeline.errors import ItemError, SetupError
 from pipeline.ids import Key, Location, RunId
 from pipeline.ledger import Ledger, check, connect
-from pipeline.runs import HIGH, NORMAL
+from pipeline.runs import HIGH, NORMAL, NewerRunError
 from pipeline.s3 import S3Store
 from pipeline.settings import load_settings
 from producer.api import Producer
@@ -93,6 +93,12 @@ def sweep(
     run = Producer().sweep(
         source, to, recipe=recipe, model=model, force=force, selection=selection, reports_to=reports_to
     )
+    if not run.counts().listed:
+        click.echo(
+            f"There is no image below {source}. Hint: look at the address and the patterns;"
+            " keys end with .jpg, .png …, --any-name takes others too",
+            err=True,
+        )
     close(run, wait, as_json)
 
 
@@ -110,7 +116,7 @@ def enqueue(
     as_json: bool,
     priority: str,
 ) -> None:
-    """Enqueue single images of one S3 bucket; by default before every sweep.
+    """Enqueue single images, by default before every sweep.
 
     \b
     Examples:
@@ -134,9 +140,10 @@ def status(run: str | None, watch: bool, as_json: bool) -> None:
     if watch:
         close(producer.run(run) if run is not None else _newest(producer), True, as_json)
         return
-    counted = [(one.id, one.counts()) for one in ([producer.run(run)] if run is not None else producer.runs())]
+    counted = [(one, one.counts()) for one in ([producer.run(run)] if run is not None else producer.runs())]
     rows: list[dict[str, object]] = [
-        {"run": id, **dataclasses.asdict(counts), "pending": counts.pending} for id, counts in counted
+        {"run": one.id, **dataclasses.asdict(counts), "pending": counts.pending, **_places(one)}
+        for one, counts in counted
     ]
     if any(counts.pending and counts.now - counts.moved > _STILL_SECONDS for _, counts in counted):
         _warn_of_queues()
@@ -149,7 +156,7 @@ def status(run: str | None, watch: bool, as_json: bool) -> None:
         sums = f"listed {row['listed']} = done {row['done']} + skipped {row['skipped']} + failed {row['failed']}"
         pending = f" + pending {row['pending']}" if row["pending"] else ""
         error = f"  ({row['error']})" if row["error"] else ""
-        click.echo(f"{row['run']}  {row['state']:9}  {sums}{pending}{error}")
+        click.echo(f"{row['run']}  {row['state']:9}  {sums}{pending}  {row['source']} -> {row['to']}{error}")
 
 
 @click.command()
@@ -172,7 +179,7 @@ def failures(run: str, as_json: bool) -> None:
     help="the file to write",
 )  # fmt: skip
 def report(run: str, output: Path) -> None:
-    """Fetch the report.html of RUN, which can be read once the run is finished."""
+    """Fetch the report of RUN, once it is finished."""
     settings = load_settings()
     client = connect(settings)
     check(client, settings)
@@ -221,14 +228,15 @@ def retry(run: str, wait: bool, as_json: bool) -> None:
 @click.argument("run", metavar="RUN|S3_URL")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object")
 def verify(run: str, as_json: bool) -> None:
-    """Prove the sum of a closed run again from S3 alone; exit 1 when something does not hold any more.
+    """Prove a finished run again, from S3 alone.
 
-    A run's id is looked up in Redis; the address of its reports' folder works without Redis too.
+    Exit 1 when something does not hold any more. A run's id is looked up in Redis; the address of its reports'
+    folder works without Redis too.
     """
     from producer.verify import verify as look
 
     settings = load_settings()
-    place = Location.parse(run) if run.startswith("s3://") else _producer().run(run).spec.reports
+    place = _folder(run) if run.startswith("s3://") else _producer().run(run).spec.reports
     with S3Store(settings) as store:
         verdict = look(store, place)
     if as_json:
@@ -251,6 +259,22 @@ def _producer() -> Producer:
     check(client, settings)
     client.close()
     return Producer(settings)
+
+
+def _places(run: Run) -> dict[str, object]:
+    """Where from and where to, as far as this version can read it."""
+    try:
+        spec = run.spec
+    except NewerRunError:
+        return {"source": "?", "to": "?"}
+    return {"source": str(spec.source), "to": str(spec.target)}
+
+
+def _folder(url: str) -> Location:
+    try:
+        return Location.parse(url if url.endswith("/") else f"{url}/")
+    except ValueError as error:
+        raise SetupError(f"{url!r} is no S3 address.", "name the folder of one run's reports") from error
 
 
 def _warn_of_queues() -> None:

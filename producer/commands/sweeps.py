@@ -15,7 +15,10 @@ from producer.commands.closing import FINISHED, SETUP, close, print_json
 
 @click.group()
 def sweeps() -> None:
-    """Named sweeps, from the TOML file that MATTEMILL_SWEEPS names (docs/sweeps.md)."""
+    """Sweeps that have a name and a time.
+
+    They stand in the TOML file that MATTEMILL_SWEEPS names (docs/sweeps.md).
+    """
 
 
 @sweeps.command("list")
@@ -114,10 +117,10 @@ def check_sweeps(as_json: bool) -> None:
 
 @click.command()
 def beat() -> None:
-    """Start the named sweeps, and the cleaning, when they are due, until Ctrl-C.
+    """Start named sweeps, and the cleaning, when they are due.
 
-    Each scheduled time has one run, whoever starts it: a second beat changes nothing. A night that was missed is caught
-    up once; one whose predecessor is not finished waits for it.
+    It runs until Ctrl-C. Each scheduled time has one run, whoever starts it: a second beat changes nothing. A night
+    that was missed is caught up once; one whose predecessor is not finished waits for it.
     """
     from producer.metrics import BeatMetrics
     from producer.sweeps.beat import Starter, run_beat

@@ -22,9 +22,10 @@ log = structlog.get_logger(__name__)
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--no-password", is_flag=True, help="let in everybody on this machine; only with a loopback --host")
 def web(host: str, port: int, no_password: bool) -> None:
-    """Serve a page that shows runs, results, failures and workers while they happen; it reads and changes nothing.
+    """Serve the live page of runs, results, failures and workers.
 
-    The user is mattemill, the password MATTEMILL_WEB_PASSWORD. Put a proxy with TLS before it to show it to others.
+    It reads and changes nothing. The user is mattemill, the password MATTEMILL_WEB_PASSWORD. Put a proxy with TLS
+    before it to show it to others.
 
     \b
     Examples:

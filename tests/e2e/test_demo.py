@@ -24,6 +24,7 @@ def test_the_demo_shows_every_sample_and_leaves_nothing_behind(
     assert "listed 21 = done 17 + skipped 0 + failed 4" in done.stdout
     for code in ("truncated", "empty_object", "not_an_image", "too_large"):
         assert f": {code}: " in done.stdout
+    assert "broken on purpose" in done.stdout
     assert "onnxruntime" in done.stdout
     assert len(list((out / "cutouts").rglob("*.png"))) == 17
     assert len((out / "manifest.jsonl").read_text("utf-8").splitlines()) == 21
@@ -47,6 +48,7 @@ def test_own_photos_end_with_1_only_if_one_failed(alone: dict[str, str], photos:
     assert bad.returncode == 1, bad.stdout + bad.stderr
     assert "listed 4 = done 3 + skipped 0 + failed 1" in bad.stdout
     assert "  cut off.jpg: truncated: " in bad.stdout
+    assert "on purpose" not in bad.stdout
 
 
 @pytest.mark.timeout(180)

@@ -74,7 +74,7 @@ def test_on_a_terminal_there_are_colours_and_what_mends_stands_alone_to_be_copie
     assert "\x1b[31mBAD" in said.decode()
     lines = re.sub("\x1b\\[[0-9;]*m", "", said.decode()).splitlines()
     indent = " " * 20
-    assert f"{indent}-> set MATTEMILL_REDIS_URL, or run `mattemill up`" in lines
+    assert f"{indent}-> set MATTEMILL_REDIS_URL; `mattemill up` starts one and prints the lines to paste" in lines
     assert [line for line in lines[:-1] if len(line) > 80 and not line.startswith(f"{indent}-> ")] == []
     assert lines[-1].startswith("Bad: redis, s3.")
 

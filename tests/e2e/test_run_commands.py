@@ -62,7 +62,7 @@ def test_a_run_can_be_followed_read_and_cancelled(environment: dict[str, str], b
     started = run(environment, "sweep", photos, "--to", target)
     assert started.returncode == 0, started.stderr
     first = started.stdout.strip()
-    assert "listed 3 = done 0 + skipped 0 + failed 0 + pending 3" in run(environment, "status").stdout
+    assert f"failed 0 + pending 3  {photos} -> {target}\n" in run(environment, "status").stdout
     refused(
         run(environment, "report", first), "not finished: 3 images are pending", f"mattemill status {first} --watch"
     )
@@ -81,6 +81,14 @@ def test_a_run_can_be_followed_read_and_cancelled(environment: dict[str, str], b
         assert enqueued.returncode == 1, enqueued.stderr
         assert "listed 3 = done 2 + skipped 0 + failed 1" in enqueued.stdout
         assert "  in/missing.jpg: not_found: " in enqueued.stdout
+        second = json.loads(run(environment, "status", "--json").stdout)[0]["run"]
+        assert f"mattemill report {second} -o report.html\n" in enqueued.stdout
+        assert f"mattemill retry {second} --wait\n" in enqueued.stdout
+
+        nothing = run(environment, "sweep", f"{photos}nothing/", "--to", target, "--wait")
+        assert nothing.returncode == 0, nothing.stderr
+        assert "listed 0 = done 0 + skipped 0 + failed 0" in nothing.stdout
+        assert f"There is no image below {photos}nothing/. Hint:" in nothing.stderr
 
         # What a fake engine made never counts as right.
         assert sweep(environment, bucket)["done"] == 3
@@ -88,9 +96,15 @@ def test_a_run_can_be_followed_read_and_cancelled(environment: dict[str, str], b
 
     rows = json.loads(run(environment, "status", "--json").stdout)
     assert [(row["listed"], row["done"], row["state"]) for row in rows] == [
-        (3, 3, "finished"), (3, 3, "finished"), (3, 2, "finished"), (3, 0, "finished"),
+        (3, 3, "finished"), (3, 3, "finished"), (0, 0, "finished"), (3, 2, "finished"), (3, 0, "finished"),
     ]  # fmt: skip
-    second = rows[2]["run"]
+    assert (rows[0]["source"], rows[0]["to"]) == (photos, target)
+    assert rows[3]["run"] == second
+    for place in (f"{target}_mattemill/{second}/", f"{target}_mattemill/{second}"):
+        assert run(environment, "verify", place).stdout.startswith(
+            "listed 3 = done 2 + skipped 0 + failed 1: the proof"
+        )
+    refused(run(environment, "verify", "s3://"), "'s3://' is no S3 address")
     assert json.loads(run(environment, "status", second, "--json").stdout)["failed"] == 1
     watched = run(environment, "status", second, "--watch", "--json")
     assert watched.returncode == 1

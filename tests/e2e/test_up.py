@@ -21,13 +21,18 @@ from tests.conftest import WaitUntil
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_up_prints_what_to_paste_and_leaves_nothing_behind(
-    ending: signal.Signals, alone: dict[str, str], short_tmp: Path, tmp_path: Path, wait_until: WaitUntil
+    ending: signal.Signals,
+    alone: dict[str, str],
+    photos: Path,
+    short_tmp: Path,
+    tmp_path: Path,
+    wait_until: WaitUntil,
 ) -> None:
     printed, said = tmp_path / "printed", tmp_path / "said"
     port = _three_ports()
     with printed.open("wb") as output, said.open("wb") as errors:
         parent = subprocess.Popen(
-            [*COMMAND, "up", "--devices", "fake:1"],
+            [*COMMAND, "up", "--devices", "fake:1", "--photos", str(photos)],
             env=alone | {"MATTEMILL_METRICS_PORT": str(port)},
             stdout=output,
             stderr=errors,
@@ -46,6 +51,12 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         workers = [check["told"] for check in json.loads(pasted.stdout)["checks"] if check["name"] == "workers"]
         assert [told.split(":")[0] for told in workers] == ["gpu", "cpu"]
 
+        sweep = "-m producer.commands sweep s3://photos/ --to s3://cutouts/ --dry-run"
+        swept = subprocess.run(
+            ["bash", "-c", f"{text}\n{sys.executable} {sweep}"],
+            env=alone, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert swept.stdout.startswith("listed 2 = to be made 2 "), swept.stdout + swept.stderr
         secrets = re.findall(r"AWS_SECRET_ACCESS_KEY=(\S+)|redis://:([^@]+)@|password (\S+)", text)
         assert len(secrets) == 4
         lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
@@ -97,6 +108,16 @@ def _look_at_flower(text: str) -> None:
     page = _page_behind_a_password(text, "Flower", "broker")
     assert "matte.u2netp.320x320" in page  # it was started when the workers were there to ask
     assert "encode" in page
+
+
+def test_a_worker_that_ends_is_quoted_and_no_file_is_named_that_is_gone(alone: dict[str, str], tmp_path: Path) -> None:
+    wrong = alone | {"MATTEMILL_MODEL": "no-such-model"}
+    ended = run(wrong, "up", timeout=120)
+    refused(ended, "the gpu worker has ended: There is no model named 'no-such-model'", "up --directory")
+    kept = run(wrong, "up", "--directory", str(tmp_path / "data"), timeout=120)
+    refused(kept, "no-such-model", f"its log is {tmp_path}/data/workers.log")
+    assert "no-such-model" in (tmp_path / "data" / "workers.log").read_text()
+    refused(run(alone, "up", "--devices", "nonsense"), "mattemill worker gpu --devices cpu")
 
 
 def test_flower_needs_a_password(alone: dict[str, str]) -> None:

@@ -8,10 +8,9 @@ from types import ModuleType
 
 from pipeline.errors import SetupError
 
-_NO_DRIVER = (
-    "install the driver (nvidia-smi must list the GPU); in a container: docker run --gpus all. "
-    "Without a GPU: mattemill worker gpu --devices cpu"
-)
+_WITHOUT = "Without a GPU: mattemill worker gpu --devices cpu"
+_NO_PACKAGE = f"pip install 'mattemill[gpu]'. {_WITHOUT}"
+_NO_DRIVER = f"install the driver (nvidia-smi must list the GPU); in a container: docker run --gpus all. {_WITHOUT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def list_gpus(environment: Mapping[str, str] = os.environ, nvml: ModuleType | No
         try:
             nvml = importlib.import_module("pynvml")
         except ImportError as error:
-            raise SetupError("The package nvidia-ml-py is missing.", "pip install 'mattemill[gpu]'") from error
+            raise SetupError("The package nvidia-ml-py is missing.", _NO_PACKAGE) from error
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
