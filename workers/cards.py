@@ -80,6 +80,7 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
             1
         ].tobytes(),
         after=_webp(premultiplied, small_alpha),
+        flags=tuple(cast(list[str], row.get("suspects") or [])),
     )
 
 

@@ -21,6 +21,7 @@ from pipeline.runs import RunSpec
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from producer.report import FailureRow, ReportData, render_report
+from producer.report.meanings import meaning
 from producer.summary import Summary, summarise
 from workers.cards import make_cards
 from workers.hook import call_hook
@@ -91,7 +92,8 @@ def _report(
             "Weights": spec.weights[:16],
             "Recipe": spec.recipe,
             "Version": pipeline.__version__,
-            "Suspicious mattes": ", ".join(f"{count} {name}" for name, count in suspects.most_common()) or "none",
+            "Suspicious mattes": ", ".join(f"{meaning(flag)} {count}" for flag, count in suspects.most_common())
+            or "none",
         },
         latencies_ms=latencies,
         cards=make_cards(spec, chosen, settings, store, _PICTURES_SECONDS),

@@ -181,7 +181,7 @@ def _start(command: Command, words: LastWords) -> subprocess.Popen[bytes]:
         fds.append(command.record.fileno())
         arguments.append(str(command.record.fileno()))
     # By default every thread may get a heap of its own, and what each has freed is of use to no other. OpenBLAS starts
-    # threads for each core: nothing here uses them, and a core's cost 180 MB of the address space that a child may have.
+    # threads for each core: nothing here uses them; a core's cost 180 MB of the address space that a child may have.
     lean = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
     environment = {**lean, **os.environ, **command.environment, VARIABLE: str(words.fileno())}
     return subprocess.Popen(arguments, env=environment, pass_fds=fds)

@@ -13,6 +13,7 @@ from producer.report import wording
 from producer.report.chart import Chart, lay_out
 from producer.report.data import Card, ReportData, image_type
 from producer.report.histogram import Histogram, make_histogram
+from producer.report.meanings import meaning
 from producer.report.stages import Segment, mean_stages, stack, stage_styles
 
 # Beyond this a card would be a hairline; the preview is then shown whole within a frame of this ratio.
@@ -129,6 +130,7 @@ def _environment() -> Environment:
         duration=wording.duration,
         images=wording.images,
         key=wording.visible_key,
+        meaning=meaning,
         moment=wording.moment,
         ms=wording.milliseconds,
         plainkey=wording.plain_key,

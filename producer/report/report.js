@@ -27,7 +27,8 @@
     const rows = document.querySelectorAll(".failures tbody tr");
     let shown = 0;
     for (const row of rows) {
-      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+      const text = `${row.textContent} ${row.querySelector(".code").title}`;
+      row.hidden = !text.toLowerCase().includes(wanted);
       shown += row.hidden ? 0 : 1;
     }
     const status = document.getElementById("filter-count");

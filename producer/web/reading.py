@@ -14,7 +14,7 @@ from pipeline.errors import SetupError
 from pipeline.ids import ETag, ItemId, Key, RunId
 from pipeline.jobs import ENCODE_QUEUE
 from pipeline.ledger import LEADER, RUNS, Counts, LedgerReader
-from pipeline.runs import RunSpec
+from pipeline.runs import NewerRunError, RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import Fetched, Head, ObjectStore, Page
 from producer.report import Card
@@ -100,7 +100,8 @@ class Overview:
     """The list of runs, newest first, and how things stand.
 
     Attributes:
-        known: how many runs there are; `lines` has the newest 50.
+        known: how many runs there are; `lines` and `newer` have the newest 50.
+        newer: runs that a newer version has started, of which this one knows no more.
         led: whether anybody keeps house.
         settled: whether every living worker must have been heard by now.
         waiting: images that wait for the network, in all runs that are shown.
@@ -109,6 +110,7 @@ class Overview:
     """
 
     lines: tuple[RunLine, ...]
+    newer: tuple[RunId, ...]
     known: int
     led: bool
     settled: bool
@@ -190,15 +192,18 @@ class Reader:
 
     def _look_around(self) -> Overview:
         client = self._ledger.client
-        lines = []
+        lines, newer = [], []
         for run in self._ledger.runs(most=RUNS_SHOWN):
             try:
                 lines.append(self._line(run))
+            except NewerRunError:
+                newer.append(run)
             except SetupError:
                 continue  # its time is over
         places = [self._ledger.places(line.spec.run) for line in lines if line.counts.state != "finished"]
         return Overview(
             lines=tuple(lines),
+            newer=tuple(newer),
             known=client.zcard(RUNS),
             led=client.exists(LEADER) == 1,
             settled=self._heartbeats.settled,

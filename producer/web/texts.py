@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from pipeline.errors import Code
 from producer.report import wording
+from producer.report.meanings import meaning
 
 LANGUAGES = {"en": "English", "zh": "中文"}
 TAGS = {"en": "en", "zh": "zh-Hans"}
@@ -95,9 +96,9 @@ CHINESE: dict[str, str] = {
     "No image failed.": "没有失败的图片。",
     "The newest {shown} of {known} are shown; all of them:": "显示最新的 {shown} 个，共 {known} 个；全部：",
     "Key": "键",
-    "Code": "代码",
+    "What": "问题",
     "Reason": "原因",
-    "Every failed image: its key, the code and the reason": "失败的图片：键、代码和原因",
+    "Every failed image: its key, what went wrong, and the reason": "失败的图片：键、问题和原因",
     "All runs": "全部运行",
     "There is no such page.": "没有这个页面。",
     "A newer Mattemill has started this run: this page has to be upgraded to show it.": (
@@ -123,6 +124,10 @@ CHINESE: dict[str, str] = {
         Code.OUTPUT_CONFLICT: "输出冲突",
         Code.ATTEMPTS_EXHAUSTED: "重试次数用尽",
         Code.CANCELLED: "已取消",
+        "empty": "什么都没留下",
+        "full": "什么都没去掉",
+        "speckle": "有零散碎块",
+        "cut_by_frame": "主体被边框截断",
     },
 }
 
@@ -137,8 +142,8 @@ def say(language: str, text: str, **values: object) -> str:
 
 
 def code_words(language: str, code: str) -> str:
-    """What a failure code means; "" in English, where the code says it, and for codes of other versions."""
-    return CHINESE.get(code, "") if language == "zh" else ""
+    """What a failure code or a flag means; one of another version is its own meaning."""
+    return CHINESE.get(code, code) if language == "zh" else meaning(code)
 
 
 def duration(language: str, seconds: float) -> str:

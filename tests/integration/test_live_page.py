@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from urllib.request import urlopen
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import redis
 
 from pipeline.errors import SetupError
 from pipeline.ids import ETag, ItemId, Key, RunId
-from pipeline.ledger import Ledger, Listing, connect
+from pipeline.ledger import RUNS, Ledger, Listing, connect
 from pipeline.manifest import write_part
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
@@ -236,6 +237,11 @@ def test_headers_and_refusals(environment: dict[str, str], ledger: Ledger, wait_
         except OSError:
             return False
 
+    def says_newer() -> bool:
+        with urlopen(f"http://127.0.0.1:{port}/") as runs:
+            page = runs.read().decode()
+        return "20261124-041233-9f3a1c" in page and "A newer Mattemill has started this run" in page
+
     shown = free_ports(1)[0]
     environment["MATTEMILL_METRICS_PORT"] = str(shown)
     with process(environment, "producer.commands", "web", "--no-password", "--port", str(port)) as page:
@@ -254,7 +260,9 @@ def test_headers_and_refusals(environment: dict[str, str], ledger: Ledger, wait_
         assert ask("/runs/nothing").status == 404
         newer = (ROOT / "tests" / "data" / "messages" / "newer" / "run-field.json").read_text()
         ledger.client.hset("mm:{20261124-041233-9f3a1c}", "spec", newer)
+        ledger.client.zadd(RUNS, {"20261124-041233-9f3a1c": 1})
         assert ask("/runs/20261124-041233-9f3a1c").status == 501
+        wait_until(says_newer)  # what it has looked at is a second old at most
         assert ask("/static/../page.js").status == 404
         assert ask("/static/page.js").status == 200
         assert ask("/livez").status == 200

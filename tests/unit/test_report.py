@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from pipeline.errors import Code
 from producer.report import Card, FailureRow, ReportData, render_report
 from producer.report.chart import lay_out
 from producer.report.histogram import make_histogram, nearest_rank, round_step
@@ -124,6 +125,17 @@ def test_the_sum_stands_in_the_page() -> None:
     assert "Every listed image is accounted for; 1 failed" in page.text
 
 
+def test_codes_and_flags_are_said_in_words_and_found_by_their_code() -> None:
+    codes = [*Code, "code_of_another_version"]
+    flags = ("empty", "full", "speckle", "cut_by_frame")
+    page = render(cards=[make_card(flags=flags)], failures=[FailureRow("b.txt", code, "It is so.") for code in codes])
+    assert {a["title"] for a in page.all("span", class_="code")} == set(codes)
+    assert [a["title"] for a in page.all("li") if "title" in a] == list(flags)
+    assert "nothing kept nothing removed specks cut by the frame" in page.text
+    assert "cut off or damaged" in page.text
+    assert re.findall(r"\w+_\w+", page.text) == ["code_of_another_version"] * 2
+
+
 def test_a_sum_that_does_not_hold_is_said_loudly() -> None:
     page = render(listed=10)
     assert "The sum does not hold: 3 images unaccounted for." in page.text
@@ -187,8 +199,8 @@ def test_every_failure_is_listed_and_skipping_is_explained() -> None:
     rows = [FailureRow(f"k{i}.jpg", "truncated", f"Ends after {i} bytes.") for i in range(300)]
     page = render(listed=306, failed=300, failures=rows)
     for row in rows:
-        assert f"{row.key} truncated {row.reason}" in page.text
-    assert "truncated 300" in page.text
+        assert f"{row.key} cut off or damaged {row.reason}" in page.text
+    assert "cut off or damaged 300" in page.text
     assert "2 images were left alone because a cutout with the same fingerprint" in page.text
     page = render(no_images=1)
     assert "1 image was left alone because a cutout with the same fingerprint" in page.text

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pipeline.errors import Code
 from pipeline.ids import ItemId, RunId
 from pipeline.ledger import Counts
 from pipeline.runs import RunSpec
+from producer.report.meanings import MEANINGS
 from producer.web.heartbeats import Heartbeats
 from producer.web.rates import Rates, average, seconds_left
 from producer.web.reading import Overview, RunLine, RunPage
@@ -101,12 +101,35 @@ def test_every_text_has_its_chinese_with_the_same_values() -> None:
     errors = (folder / "server.py").read_text().partition("def write_error")[2].partition("set_status")[0]
     texts |= set(re.findall(r'"([A-Z][^"]+\.)"', errors))
     texts |= {"alive", "silent", "Checker", "White", "Black", "listing", "working", "closing", "finished"}
-    texts |= {"cancelled", "incomplete", *Code}
+    texts |= {"cancelled", "incomplete", *MEANINGS}
     assert texts - set(CHINESE) == set()
     names = re.compile(r"\{(\w+)\}")
     assert {
         text for text, chinese in CHINESE.items() if set(names.findall(text)) != set(names.findall(chinese))
     } == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "truncated", "empty"),
+    [("en", "cut off or damaged", "nothing kept"), ("zh", "文件不完整", "什么都没留下")],
+)
+def test_codes_and_flags_are_shown_in_words(language: str, truncated: str, empty: str) -> None:
+    row: dict[str, object] = {
+        "key": "a.jpg", "outcome": "done", "width": 1, "height": 1, "output_bytes": 1, "suspects": ["empty", "new"],
+    }  # fmt: skip
+    failure: dict[str, object] = {"key": "b.jpg", "code": "truncated", "reason": "It ends."}
+    results = Results(((ItemId("0123456789ab"), row),), (failure,), "")
+    page = Renderer().run(language, RunPage(RunLine(SPEC, COUNTS, "working", 1.0, None, 0.0), {}, results))
+    assert re.search(rf'<span class="code" title="truncated"><bdi[^>]*>{truncated}</bdi>', page)
+    assert re.search(rf'<li title="empty"><bdi[^>]*>{empty}</bdi>', page)
+    assert re.search(r'<li title="new"><bdi[^>]*>new</bdi>', page)
+
+
+def test_a_run_of_a_newer_version_has_a_row_that_says_so() -> None:
+    newer = RunId("20261125-000000-abcdef")
+    page = Renderer().overview("en", Overview((), (newer,), 1, True, True, (), 0, 0, 0.0))
+    assert re.search(rf"{newer}(?s:.*)A newer Mattemill has started this run", page)
+    assert "There are no runs yet" not in page
 
 
 def test_durations_are_read_in_both_languages() -> None:
@@ -179,7 +202,7 @@ def test_hostile_names_are_shown_and_not_obeyed(language: str) -> None:
     failure: dict[str, object] = {"key": HOSTILE, "code": HOSTILE, "reason": HOSTILE}
     results = Results(((ItemId("0123456789ab"), row),), (failure,), HOSTILE)
     pages = [
-        Renderer().overview(language, Overview((line,), 1, True, True, tuple(heartbeats.workers()), 0, 0, 0.0)),
+        Renderer().overview(language, Overview((line,), (), 1, True, True, tuple(heartbeats.workers()), 0, 0, 0.0)),
         Renderer().run(language, RunPage(line, {f"waiting:{HOSTILE}": 3}, results)),
     ]
     for page in pages:
