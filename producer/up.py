@@ -113,7 +113,7 @@ def _print_block(stack: LocalStack, photos: Path | None, *pages: _Page) -> None:
     for name, value in stack.environment().items():
         click.echo(f"export {name}={shlex.quote(value)}")
     copy = f"aws --endpoint-url {stack.seaweed.endpoint_url} s3 cp --recursive"
-    there = f"# The pictures of {photos} are in s3://{SOURCE}/"
+    there = f"# The pictures of {str(photos)!r} are in s3://{SOURCE}/"
     click.echo(f"# Photos in: {copy} DIR s3://{SOURCE}/" if photos is None else there)
     click.echo(f"# Then: mattemill sweep s3://{SOURCE}/ --to s3://{TARGET}/ --wait")
     click.echo(f"# Cutouts out: {copy} s3://{TARGET}/ DIR")
