@@ -85,10 +85,10 @@ def check_alive(children: Iterable[Child], kept: bool = True) -> None:
         if child.poll() is not None:
             # Both workers write there; what is for a person is no JSON.
             said = [line for line in child.output().splitlines() if not line.startswith("{")]
-            raise SetupError(
-                f"{child.name} has ended: {said[-1].removeprefix('mattemill: ') if said else 'it said nothing.'}",
-                f"its log is {child.log}" if kept else "mattemill up --directory DIR keeps the logs",
-            )
+            last = said[-1].removeprefix("mattemill: ") if said else "it said nothing."
+            sentence, _, hint = last.partition(" Hint: ")
+            log = f"its log is {child.log}" if kept else "mattemill up --directory DIR keeps the logs"
+            raise SetupError(f"{child.name} has ended: {sentence}", f"{hint}; {log}" if hint else log)
 
 
 def _samples() -> tuple[Iterator[tuple[str, bytes]], Mapping[str, Code]]:

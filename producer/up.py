@@ -91,6 +91,8 @@ def run_up(
         children = list(closing.enter_context(local_workers(stack.directory / "workers.log", stack.directory, devices)))
         kept = directory is not None
         _until_they_answer(children, settings, told, kept)
+        if told:
+            return
         free = free_ports(2)
         own = settings.web_password.get_secret_value() if settings.web_password else None
         live = _Page("Live page", web_port or free[0], own or secrets.token_urlsafe(12))

@@ -51,10 +51,11 @@ def list_sweeps(as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
+    width = max((len(str(row["sweep"])) for row in rows), default=0)
     for row in rows:
         last = f"last run {row['last_run']}" if row["last_run"] else "no run yet"
         state = f" ({row['state']})" if row["state"] else ""
-        click.echo(f"{row['sweep']}  {row['source']} -> {row['to']}  next {row['next']}, {last}{state}")
+        click.echo(f"{row['sweep']:{width}}  {row['source']} -> {row['to']}  next {row['next']}, {last}{state}")
 
 
 @sweeps.command("run")
@@ -110,8 +111,9 @@ def check_sweeps(as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
+        width = max((len(str(row["sweep"])) for row in rows), default=0)
         for row in rows:
-            click.echo(f"{'ok  ' if row['ok'] else 'BAD '}  {row['sweep']}  {row['told']}")
+            click.echo(f"{'ok  ' if row['ok'] else 'BAD '}  {row['sweep']:{width}}  {row['told']}")
     sys.exit(FINISHED if all(row["ok"] for row in rows) else SETUP)
 
 

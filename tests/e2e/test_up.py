@@ -110,11 +110,25 @@ def _look_at_flower(text: str) -> None:
     assert "encode" in page
 
 
+def test_ctrl_c_before_it_is_ready_ends_it_at_once(
+    alone: dict[str, str], tmp_path: Path, wait_until: WaitUntil
+) -> None:
+    printed, said = tmp_path / "printed", tmp_path / "said"
+    with printed.open("wb") as output, said.open("wb") as errors:
+        parent = subprocess.Popen([*COMMAND, "up", "--devices", "fake:1"], env=alone, stdout=output, stderr=errors)
+    wait_until(lambda: "the workers start" in said.read_text(), 60)
+    parent.send_signal(signal.SIGINT)
+    assert parent.wait(60) == 0, said.read_text()
+    assert printed.read_text() == ""  # no address of what has ended
+    assert left_behind(alone[MARK]) == []
+
+
 def test_a_worker_that_ends_is_quoted_and_no_file_is_named_that_is_gone(alone: dict[str, str], tmp_path: Path) -> None:
     wrong = alone | {"MATTEMILL_MODEL": "no-such-model"}
     ended = run(wrong, "up", timeout=120)
     refused(ended, "the gpu worker has ended: There is no model named 'no-such-model'", "up --directory")
     kept = run(wrong, "up", "--directory", str(tmp_path / "data"), timeout=120)
+    assert ended.stderr.count("Hint:") == 1
     refused(kept, "no-such-model", f"its log is {tmp_path}/data/workers.log")
     assert "no-such-model" in (tmp_path / "data" / "workers.log").read_text()
     refused(run(alone, "up", "--devices", "nonsense"), "mattemill worker gpu --devices cpu")

@@ -263,7 +263,7 @@ def test_the_commands_say_what_is_wrong(environment: dict[str, str], sweeps_file
     sweeps_file.write_text(text.replace(f"s3://{bucket}/hats/", "s3://no-such-bucket-here/"))
     checked = run(environment, "sweeps", "check")
     assert checked.returncode == 2
-    assert "BAD   hats  There is no bucket no-such-bucket-here" in checked.stdout
+    assert "BAD   hats   There is no bucket no-such-bucket-here" in checked.stdout
     sweeps_file.write_text(text.replace(f"s3://{bucket}/hats/", f"s3://{bucket}/in/").replace("0 0 1", "0 1 1"))
     checked = run(environment, "sweeps", "check")
     assert checked.returncode == 2
