@@ -1,5 +1,6 @@
 """What `mattemill doctor` looks at: one finding for each thing that the system stands on, all asked at once."""
 
+import difflib
 import importlib.metadata
 import platform
 import shutil
@@ -27,19 +28,23 @@ _ENGINE = "onnxruntime"
 _ENGINE_SECONDS = 30
 _FREE_MEGABYTES = 512
 _S3_SECONDS = 3.0
+_OF_OTHERS = {"MATTEMILL_REDIS_PASSWORD"}
+"""What compose.yaml reads."""
 _FOR_GOOD = "and the same in its configuration"
 
 
-def check_up(settings: Settings, buckets: Iterable[str], nonce: str) -> list[Finding]:
+def check_up(settings: Settings, buckets: Iterable[str], nonce: str, variables: Iterable[str]) -> list[Finding]:
     """Look at everything; nothing is changed, and no model is loaded.
 
     Args:
         settings: names the servers and folders.
         buckets: addresses (s3://bucket/…) of buckets that must be usable.
         nonce: goes into the name of a bucket that is surely not there.
+        variables: names of the environment's variables, of which those that are no setting of ours are told.
     """
     looks: list[tuple[str, Callable[[], Finding | list[Finding]]]] = [
         ("python", _python),
+        ("settings", lambda: list(_misspelt(variables))),
         ("home", lambda: _home(settings.home)),
         ("disk", lambda: _disk(settings.home)),
         ("model", lambda: _model(settings)),
@@ -66,6 +71,14 @@ def _told(name: str, look: Callable[[], Finding | list[Finding]]) -> list[Findin
 
 def _python() -> Finding:
     return Finding("python", "ok", f"Mattemill {pipeline.__version__} on Python {platform.python_version()}.")
+
+
+def _misspelt(variables: Iterable[str]) -> Iterable[Finding]:
+    known = {f"MATTEMILL_{name}".upper() for name in Settings.model_fields}
+    for name in sorted(name for name in variables if name.startswith("MATTEMILL_") and name not in known | _OF_OTHERS):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"is {near[0]} meant?" if near else "docs/tune.md has them all"
+        yield Finding("settings", "note", f"{name} is set, and is no setting.", hint)
 
 
 def _home(home: Path) -> Finding:

@@ -1,6 +1,7 @@
 """`mattemill doctor`: a verdict on everything the system stands on, and the command that mends it."""
 
 import dataclasses
+import os
 import secrets
 import shutil
 import sys
@@ -22,15 +23,15 @@ _COLOURS = {"ok": "green", "note": "yellow", "bad": "red"}
 def doctor(buckets: tuple[str, ...], as_json: bool) -> None:
     """Find out what is missing or wrong here, and what mends it.
 
-    It looks at Python, disk, model, engine, Redis, S3, queues and workers; exit 2 if anything is bad. Each line
-    that is not ok ends with what mends it. With S3_URLs it also looks whether these buckets can be used.
+    It looks at Python, settings, disk, model, engine, Redis, S3, queues and workers; exit 2 if anything is bad. Each
+    line that is not ok ends with what mends it. With S3_URLs it also looks whether these buckets can be used.
 
     \b
     Examples:
       mattemill doctor
       mattemill doctor s3://photos/ s3://cutouts/ --json
     """
-    findings = check_up(load_settings(), buckets, nonce=secrets.token_hex(8))
+    findings = check_up(load_settings(), buckets, secrets.token_hex(8), os.environ)
     bad = any(finding.state == "bad" for finding in findings)
     if as_json:
         print_json({"ok": not bad, "checks": [dataclasses.asdict(finding) for finding in findings]})

@@ -59,6 +59,13 @@ def test_people_get_a_line_for_each_check_and_a_verdict(alone: dict[str, str]) -
     assert "\x1b" not in done.stdout  # colours are for terminals
 
 
+def test_a_misspelt_variable_is_told(alone: dict[str, str]) -> None:
+    _, found = verdicts(alone | {"MATTEMILL_REDIS_ULR": "redis://away:6379/0", "MATTEMILL_LOADERS": "2"})
+    assert found["settings"] == [
+        ("note", "MATTEMILL_REDIS_ULR is set, and is no setting. is MATTEMILL_REDIS_URL meant?")
+    ]
+
+
 def test_on_a_terminal_there_are_colours_and_what_mends_stands_alone_to_be_copied(alone: dict[str, str]) -> None:
     gone = {"MATTEMILL_REDIS_URL": "redis://127.0.0.1:1/0", "MATTEMILL_S3_ENDPOINT_URL": "http://127.0.0.1:1"}
     keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "COLUMNS": "80", "TERM": "xterm-256color"}
