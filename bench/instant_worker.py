@@ -9,7 +9,7 @@ from itertools import count
 
 import numpy as np
 
-import workers.matte
+import workers.inference
 from model.preprocess import Letterbox
 from pipeline.ids import SizeBucket
 from workers.gpu import main
@@ -63,5 +63,5 @@ class InstantLoaders:
 
 
 if __name__ == "__main__":
-    workers.matte.Loaders = InstantLoaders  # type: ignore[assignment,misc]
+    workers.inference.Loaders = InstantLoaders  # type: ignore[assignment,misc]
     sys.exit(main())

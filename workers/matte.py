@@ -1,4 +1,4 @@
-"""The matte stage of a GPU worker: loaders ▸ DynamicBatcher ▸ engine ▸ alpha handed over, one outcome for each item."""
+"""The matte stage of a GPU worker: items taken ▸ inference ▸ alpha handed over, one outcome for each."""
 
 import contextlib
 import os
@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -22,15 +21,13 @@ from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.ledger import Ledger, Taken
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
-from workers.batcher import DynamicBatcher, Matte
+from workers.batcher import Matte
 from workers.engine_record import EngineRecord
-from workers.engine_thread import EngineThread
+from workers.inference import Inference
 from workers.last_words import say
 from workers.lifecycle import LOST
-from workers.loaders import LoaderDiedError, Loaders, LoaderStoppedError, Slot
-from workers.loads import Request
+from workers.loaders import LoaderDiedError, LoaderStoppedError, Slot
 from workers.metrics import MatteMetrics
-from workers.recent import RecentMattes
 
 log = structlog.get_logger(__name__)
 _GIVE_BACK_SECONDS = 5.0
@@ -74,23 +71,13 @@ class MatteStage:
         self._ledger = ledger
         self._publish = publish
         self._engine_name = engine.name
-        self._sizes = tuple(str(size) for size in engine.size_buckets)
         self._settings = settings
         self._record = record
         self._weights = weights
         self._leave_process = leave
         self._metrics = metrics or MatteMetrics("", engine.max_batch)
-        largest = max(engine.size_buckets, key=lambda size: size.height * size.width)
-        self.slots = slots(engine, settings)
-        self._loaders = Loaders(settings.loaders or max(cores, 2), self.slots, largest, settings.loader_deadline)
-        self._batcher = DynamicBatcher[Taken](
-            engine.max_batch,
-            settings.max_delay_ms / 1000,
-            max(self.slots, engine.max_batch),
-            settings.max_wait_ms / 1000,
-        )
-        self._engine = EngineThread(engine, self._batcher, record, self._engine_lost)
-        self._recent = RecentMattes(settings.recent_mattes, settings.recent_bytes)
+        self._inference = Inference(engine, settings, cores, record, self._engine_lost)
+        self.slots = self._inference.slots
         self._held: set[Taken] = set()
         self._coming = 0
         self._lock = threading.Lock()
@@ -99,16 +86,14 @@ class MatteStage:
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
-        self._engine.start()
+        self._inference.start()
         self._watcher.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loaders.close()
-        self._batcher.close()
-        self._engine.join()
+        self._inference.close()
         self._stopped.set()
         self._watcher.join()
         self.give_back()
@@ -136,20 +121,8 @@ class MatteStage:
             return len(self._held) + self._coming
 
     def figures(self) -> dict[str, float]:
-        """What it did so far: batches, images in them, seconds in the engine of how many, images that skipped it.
-
-        And what it holds now: images, and bytes of decoded ones.
-        """
-        engine = self._engine
-        return {
-            "batches": engine.batches,
-            "images": engine.images,
-            "busy_seconds": round(engine.busy_seconds, 3),
-            "span_seconds": round(engine.span_seconds, 3),
-            "recent_hits": self._recent.hits,
-            "in_hand": len(self._held),
-            "loader_bytes": self._loaders.bytes_in_use(),
-        }
+        """What its inference did so far and holds now, and how many images it works on."""
+        return {**self._inference.figures(), "in_hand": len(self._held)}
 
     def process(self, job: Job) -> None:
         """Take the items of a job that was expected and see each to its outcome; late copies drop out."""
@@ -187,7 +160,7 @@ class MatteStage:
         done: SimpleQueue[Future[Slot] | Future[Matte]] = SimpleQueue()
         loads: dict[Future[Slot], Taken] = {}
         for one in taken:
-            loading = self._loaders.load(Request(spec.source_bucket, one.item.key, one.item.etag, self._sizes))
+            loading = self._inference.load(spec.source_bucket, one)
             loads[loading] = one
             loading.add_done_callback(done.put)
         mattes: dict[Future[Matte], list[_Loaded]] = {}
@@ -212,7 +185,7 @@ class MatteStage:
     ) -> None:
         try:
             slot = loading.result()
-            matte, repeated = self._compute(one, slot)
+            matte, repeated = self._inference.compute(one, slot)
         except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
             self._failed(one, error)
             return
@@ -221,33 +194,6 @@ class MatteStage:
             mattes[matte] = []
             matte.add_done_callback(done.put)
         mattes[matte].append(_Loaded(one, slot, repeated))
-
-    def _compute(self, one: Taken, slot: Slot) -> tuple[Future[Matte], bool]:
-        """The matte of a loaded image, and whether it skips the engine; gives the slot back once its pixels are used.
-
-        Raises:
-            ClosedError: when this stage ends.
-        """
-        # Not after the job's loop: other images of the job may wait for this very slot.
-        digest = slot.loaded.digest.encode()
-        if one.suspect:
-            computed = self._batcher.submit(slot.image, one, alone=True)
-            computed.add_done_callback(partial(self._free, slot))
-            return computed, False
-        future, mine = self._recent.claim(digest)
-        if not mine:
-            self._loaders.free(slot)
-            return future, True
-        try:
-            computed = self._batcher.submit(slot.image, one)
-        except BaseException:
-            computed = Future()
-            computed.cancel()
-            self._recent.settle(digest, future, computed)
-            raise
-        computed.add_done_callback(partial(self._free, slot))
-        computed.add_done_callback(partial(self._recent.settle, digest, future))
-        return future, False
 
     def _hand_over(self, spec: RunSpec, ready: "list[tuple[_Loaded, Future[Matte]]]") -> None:
         started = time.perf_counter()
@@ -308,9 +254,6 @@ class MatteStage:
         self._metrics.failed(code, answer)
         log.warning("matte_failed", run=one.run, key=one.item.key, code=code, error=str(error), outcome=answer)
 
-    def _free(self, slot: Slot, _: Future[Matte]) -> None:
-        self._loaders.free(slot)
-
     def _release(self, one: Taken) -> None:
         with self._lock:
             self._held.discard(one)
@@ -319,7 +262,7 @@ class MatteStage:
         """Touch what is held, and leave the process when an engine call takes too long."""
         touched = time.monotonic()
         while not self._stopped.wait(min(1.0, self._settings.touch_interval)):
-            stuck = self._engine.stuck_for()
+            stuck = self._inference.stuck_for()
             if stuck > self._settings.engine_deadline:
                 self._leave("engine_stuck", seconds=round(stuck, 1))
             if time.monotonic() - touched < self._settings.touch_interval:
@@ -356,12 +299,3 @@ def _all_of(queue: "SimpleQueue[_T]") -> list[_T]:
         while True:
             taken.append(queue.get_nowait())
     return taken
-
-
-def slots(engine: Engine, settings: Settings) -> int:
-    """Images in shared memory: two full batches of every size bucket, within the bytes allowed, at least one batch."""
-    if settings.loader_slots:
-        return settings.loader_slots
-    largest = max(size.height * size.width * 3 for size in engine.size_buckets)
-    wanted = max(4, 2 * len(engine.size_buckets)) * engine.max_batch
-    return max(min(wanted, settings.loader_bytes // largest), engine.max_batch)

@@ -5,7 +5,7 @@ import pytest
 from model.engines.fake import FakeEngine
 from pipeline.ids import SizeBucket
 from pipeline.settings import load_settings
-from workers.matte import slots
+from workers.inference import slots
 
 SQUARES = tuple(SizeBucket(side, side) for side in (512, 640, 768, 896, 1024))
 
