@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
@@ -27,6 +28,8 @@ _PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 _CONNECT_TIMEOUT = 5.0
 _ATTEMPTS = 3
 _DEFAULT_REGION = "us-east-1"
+_SERVICES = frozenset({"s3", "sts", "sso", "oidc", "portal.sso"})
+"""S3, and what may be asked for credentials."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -60,8 +63,7 @@ class S3Store:
     ) -> None:
         self._endpoint = settings.s3_endpoint_url
         try:
-            # boto3 itself knows AWS_DEFAULT_REGION only; every other AWS SDK reads AWS_REGION.
-            session = session or boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
+            session = session or _session()
             self._region = session.region_name or _DEFAULT_REGION
             self._client = self._open(session, pool, read_timeout, attempts=_ATTEMPTS)
             self._single_try = self._open(session, pool, read_timeout, attempts=1)
@@ -278,6 +280,16 @@ class S3Store:
             if told is not None and told.code == "NoSuchKey":
                 return
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
+
+
+def _session() -> boto3.Session:
+    core = botocore.session.get_session()
+    # boto3 keeps what it knows of 300 services, 5 MB in every process.
+    known, _ = core.get_component("data_loader").load_data_with_path("endpoints")
+    for partition in known["partitions"]:
+        partition["services"] = {name: of for name, of in partition["services"].items() if name in _SERVICES}
+    # boto3 itself knows AWS_DEFAULT_REGION only; every other AWS SDK reads AWS_REGION.
+    return boto3.Session(region_name=os.environ.get("AWS_REGION") or None, botocore_session=core)
 
 
 def _read(answer: "GetObjectOutputTypeDef", etag: ETag | None, max_bytes: int) -> Fetched:

@@ -24,7 +24,6 @@ from producer.report import FailureRow, ReportData, render_report
 from producer.report.meanings import meaning
 from producer.summary import Summary, summarise
 from workers.cards import make_cards
-from workers.hook import call_hook
 from workers.lifecycle import die_with_parent
 
 _ALL, _SAMPLE = 500, 100
@@ -120,7 +119,10 @@ def main() -> int:
                 write_part(store, ledger, ledger.spec(run))
             else:
                 write_reports(run, settings, ledger, store)
-                call_hook(settings, ledger.spec(run), store)
+                if settings.sweeps is not None:
+                    from workers.hook import call_hook  # brings Celery's timetables, 6 MB
+
+                    call_hook(settings, ledger.spec(run), store)
         client.close()
     except MattemillError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the supervisor reads it
