@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,8 @@ from pipeline.storage import ObjectStore
 from producer.report import Card
 
 _PREVIEW = 480
-_AT_ONCE = 2
-_LARGE_PIXELS = 24_000_000
+_AT_ONCE = 8
+_PIXELS_AT_ONCE = 48_000_000
 
 
 def make_cards(
@@ -31,8 +32,9 @@ def make_cards(
     store: ObjectStore,
     seconds: float = math.inf,
 ) -> list[Card]:
-    """A card for each of these finished images whose pictures are still what they were; two at once unless large.
+    """A card for each of these finished images whose pictures are still what they were.
 
+    As many are made at once as there are cores, up to eight, and fewer where these would hold more than 48 megapixels.
     After so many `seconds` no further one is begun.
     """
     deadline = time.monotonic() + seconds
@@ -46,8 +48,9 @@ def make_cards(
             return None  # its picture has changed or gone since; the manifest has its row
 
     rows = list(rows)
-    large = any(cast(int, row["width"]) * cast(int, row["height"]) > _LARGE_PIXELS for row in rows)
-    with ThreadPoolExecutor(1 if large else _AT_ONCE, "cards") as pool:
+    largest = max((cast(int, row["width"]) * cast(int, row["height"]) for row in rows), default=1)
+    at_once = max(min(os.cpu_count() or 1, _AT_ONCE, _PIXELS_AT_ONCE // largest), 1)
+    with ThreadPoolExecutor(at_once, "cards") as pool:
         return [card for card in pool.map(made, rows) if card is not None]
 
 

@@ -100,7 +100,7 @@ def test_a_run_is_watched_from_its_first_image_to_its_last(
         assert HOSTILE in texts(driver, ".card .name")
         (failure,) = texts(driver, ".failures tbody tr")
         assert failure.startswith("in/cut off.jpg")
-        assert "truncated" in failure
+        assert "cut off or damaged" in failure
         slider = driver.find_element(By.CSS_SELECTOR, ".slider")
         driver.execute_script("arguments[0].focus()", slider)
         slider.send_keys(webdriver.Keys.HOME)
