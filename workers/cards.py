@@ -20,7 +20,8 @@ from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
 from producer.report import Card
 
-_PREVIEW = 480
+_PREVIEW, _SMALL_PREVIEW = 480, 320  # pixels of the longer side
+_FEW = 100
 _AT_ONCE = 8
 _PIXELS_AT_ONCE = 48_000_000
 
@@ -35,7 +36,7 @@ def make_cards(
     """A card for each of these finished images whose pictures are still what they were.
 
     As many are made at once as there are cores, up to eight, and fewer where these would hold more than 48 megapixels.
-    After so many `seconds` no further one is begun.
+    After so many `seconds` no further one is begun. The pictures of more than a hundred are smaller.
     """
     deadline = time.monotonic() + seconds
 
@@ -43,28 +44,29 @@ def make_cards(
         if time.monotonic() > deadline:
             return None
         try:
-            return _card(spec, row, settings, store)
+            return _card(spec, row, settings, store, side)
         except (ItemError, ValueError):
             return None  # its picture has changed or gone since; the manifest has its row
 
     rows = list(rows)
+    side = _PREVIEW if len(rows) <= _FEW else _SMALL_PREVIEW
     largest = max((cast(int, row["width"]) * cast(int, row["height"]) for row in rows), default=1)
     at_once = max(min(os.cpu_count() or 1, _AT_ONCE, _PIXELS_AT_ONCE // largest), 1)
     with ThreadPoolExecutor(at_once, "cards") as pool:
         return [card for card in pool.map(made, rows) if card is not None]
 
 
-def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: ObjectStore) -> Card:
+def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: ObjectStore, side: int) -> Card:
     source = store.get(
         spec.source_bucket, Key(str(row["key"])), etag=ETag(str(row["etag"])), max_bytes=settings.max_bytes
     ).body
     output = store.get(
         spec.target_bucket, Key(str(row["output"])), etag=ETag(str(row["output_etag"])), max_bytes=1 << 31
     ).body
-    before = decode(source, max_megapixels=settings.max_megapixels, at_least=(_PREVIEW, _PREVIEW))
+    before = decode(source, max_megapixels=settings.max_megapixels, at_least=(side, side))
     after = decode(output, max_megapixels=settings.max_megapixels)
     height, width = after.rgb.shape[:2]
-    scale = min(_PREVIEW / max(height, width), 1)
+    scale = min(side / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = cv2.resize(before.rgb, size, interpolation=cv2.INTER_AREA)
     alpha = after.alpha if after.alpha is not None else np.full((height, width), 255, np.uint8)

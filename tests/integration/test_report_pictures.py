@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import workers.finisher
+from model.codecs.decode import decode
 from pipeline.ids import ETag, Key
 from pipeline.ledger import Ledger, Listing
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
@@ -105,3 +106,17 @@ def test_no_picture_is_begun_when_its_time_is_over(
     rows = done(s3_client, spec, range(3))
     assert len(make_cards(spec, rows, settings, store, 60)) == 3
     assert make_cards(spec, rows, settings, store, -1) == []
+
+
+def test_many_pictures_are_smaller(settings: Settings, store: S3Store, spec: RunSpec, s3_client: "S3Client") -> None:
+    (row,) = done(s3_client, spec, range(1))
+    large = np.full((600, 800, 4), 255, np.uint8)
+    etags = [put(s3_client, spec.source_bucket, key, bytes(cv2.imencode(".png", large)[1])) for key in ("in", "out")]
+    row |= {"key": "in", "etag": etags[0], "output": "out", "output_etag": etags[1], "width": 800, "height": 600}
+
+    def longest(count: int) -> set[int]:
+        cards = make_cards(spec, [row] * count, settings, store)
+        return {max(decode(each, max_megapixels=1).rgb.shape) for card in cards for each in (card.before, card.after)}
+
+    assert longest(1) == {480}
+    assert longest(101) == {320}
