@@ -104,6 +104,7 @@ def run_up(
         while not told:
             check_alive(children, kept)
             time.sleep(0.2)
+        _say("All of it ends.")
 
 
 def _say(text: str) -> None:

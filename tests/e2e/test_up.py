@@ -71,6 +71,7 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         status = parent.wait(60)
     assert status == (0 if ending == signal.SIGINT else -ending), said.read_text()
     assert "Traceback" not in said.read_text()
+    assert ending == signal.SIGKILL or said.read_text().endswith("All of it ends.\n")
     wait_until(lambda: left_behind(alone[MARK], short_tmp) == [], 30)
     assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
 
