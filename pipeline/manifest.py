@@ -187,16 +187,23 @@ def list_keys(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Listed]:
             return
 
 
-def _read(store: ObjectStore, bucket: str, key: Key) -> Iterator[dict[str, object]]:
+def read_lines(store: ObjectStore, bucket: str, key: Key, max_bytes: int = _LARGEST) -> list[bytes]:
+    """The lines of a manifest, or of a part of one; none where the run listed nothing.
+
+    Raises:
+        ItemError: what is wrong with the object.
+    """
     try:
-        body = store.get(bucket, key, max_bytes=_LARGEST).body
+        body = store.get(bucket, key, max_bytes=max_bytes).body
     except ItemError as error:
-        if error.code is Code.EMPTY_OBJECT:  # the manifest of a run that listed nothing
-            return
+        if error.code is Code.EMPTY_OBJECT:
+            return []
         raise
-    # Lines of bytes: those of a text also end at characters that a key may have, such as U+2028.
-    for line in body.splitlines():
-        yield json.loads(line)
+    return body.splitlines()  # of bytes: those of a text also end at characters that a key may have, such as U+2028
+
+
+def _read(store: ObjectStore, bucket: str, key: Key) -> Iterator[dict[str, object]]:
+    return map(json.loads, read_lines(store, bucket, key))
 
 
 def _sortable(stream_id: str) -> str:

@@ -33,8 +33,8 @@ class Rates:
 
 
 def average(counts: Counts) -> float:
-    """Images that got an outcome per second, from the run's beginning to its last move."""
-    return counts.finished / max(counts.moved - counts.created, 0.001)
+    """Images that were done per second, as a summary has it, from the run's beginning to its last move."""
+    return counts.done / max(counts.moved - counts.created, 0.001)
 
 
 def seconds_left(counts: Counts, rate: float) -> float | None:

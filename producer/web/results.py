@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.errors import ItemError, SetupError
 from pipeline.ids import ItemId, Key
 from pipeline.ledger import LedgerReader
-from pipeline.manifest import list_keys
+from pipeline.manifest import list_keys, read_lines
 from pipeline.runs import RunSpec, short_hash
 from pipeline.storage import ObjectStore
 
@@ -94,7 +94,10 @@ class RunResults:
             self._follow()
             return
         try:
-            summary = json.loads(self._get(Key(self._spec.reports.key + "summary.json")))
+            place = self._spec.reports
+            summary = json.loads(
+                self._store.get(place.bucket, Key(place.key + "summary.json"), max_bytes=_LARGEST).body
+            )
             shards = sorted(key for key in self._keys("manifest") if key.endswith(".jsonl"))
             lines = self._lines(shards[-1]) if shards else []
         except (ItemError, SetupError, ValueError) as error:
@@ -130,10 +133,7 @@ class RunResults:
         return [row.key for row in list_keys(self._store, place.bucket, place.key + name)]
 
     def _lines(self, key: Key) -> list[bytes]:
-        return self._get(key).splitlines()  # of bytes: those of a text also end at characters that a key may have
-
-    def _get(self, key: Key) -> bytes:
-        return self._store.get(self._spec.reports.bucket, key, max_bytes=_LARGEST).body
+        return read_lines(self._store, self._spec.reports.bucket, key, _LARGEST)
 
 
 def _reason(error: Exception) -> str:

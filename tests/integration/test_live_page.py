@@ -145,6 +145,17 @@ def test_results_and_pictures_are_read_while_a_run_goes_on_and_when_it_is_closed
         assert reader.preview(spec.run, item) is not None
 
 
+def test_the_page_of_a_run_that_listed_nothing_has_no_error(
+    settings: Settings, store: S3Store, ledger: Ledger, spec: RunSpec
+) -> None:
+    ledger.close_listing(spec.run, 0)
+    write_reports(spec.run, settings, ledger, store)
+    ledger.close(spec.run)
+    with reading(settings, store, ledger) as reader:
+        results = reader.run(spec.run).results
+    assert (results.pictures, results.failures, results.error) == ((), (), "")
+
+
 def test_a_picture_that_is_another_by_now_is_not_shown(
     settings: Settings, store: S3Store, ledger: Ledger, spec: RunSpec, s3_client: "S3Client"
 ) -> None:

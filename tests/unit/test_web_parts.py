@@ -140,13 +140,19 @@ def test_durations_are_read_in_both_languages() -> None:
 
 def test_the_rate_is_the_last_minutes() -> None:
     rates, run = Rates(), RunId("r")
-    assert rates.note(run, COUNTS) == average(COUNTS) == 1.0
+    assert rates.note(run, COUNTS) == average(COUNTS) == 0.8
     for second in range(1, 200):
         rate = rates.note(run, replace(COUNTS, done=40 + 10 * second, now=1050.0 + second))
     assert rate == pytest.approx(10.0)
     for second in range(200, 270):
         rate = rates.note(run, replace(COUNTS, done=2030, now=1050.0 + second))
     assert rate == 0.0
+
+
+def test_failed_images_are_no_throughput() -> None:
+    counts = replace(COUNTS, done=0, skipped=0, failed=50)
+    assert average(counts) == 0.0
+    assert average(replace(counts, done=50)) == pytest.approx(50 / (COUNTS.moved - COUNTS.created))
 
 
 def test_the_end_is_foretold_only_where_it_can_be() -> None:
