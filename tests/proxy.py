@@ -1,11 +1,12 @@
 """An S3 server that falls ill on demand: a proxy before the real one."""
 
-import http.client
+import contextlib
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import urlsplit
@@ -52,13 +53,14 @@ class SickProxy:
                     code = "InternalError" if fault == "500" else "SlowDown"
                     self.reply(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
                     return
-                connection = http.client.HTTPConnection(place.hostname or "", place.port or 80, timeout=60)
-                connection.request(self.command, self.path, body, dict(self.headers.items()))
-                answer = connection.getresponse()
-                data = answer.read()
-                headers = {k: v for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")}
+                server = HTTPConnection(place.hostname or "", place.port or 80, timeout=60)
+                with contextlib.closing(server) as connection:
+                    connection.request(self.command, self.path, body, dict(self.headers.items()))
+                    answer = connection.getresponse()
+                    data = answer.read()
+                left_out = ("transfer-encoding", "connection")
+                headers = {k: v for k, v in answer.getheaders() if k.lower() not in left_out}
                 self.reply(answer.status, headers, data, cut=fault == "truncate")
-                connection.close()
 
             do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = forward  # noqa: N815
 
