@@ -6,13 +6,9 @@ import mmap
 import os
 import queue
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +19,7 @@ from pipeline.errors import MattemillError
 from pipeline.ids import SizeBucket
 from workers.last_words import ending
 from workers.loads import Loaded, Request, answer
+from workers.nursery import Nursery
 
 _START_SECONDS = 60.0
 
@@ -70,7 +67,8 @@ class Loaders:
         self._pixels = np.frombuffer(self._memory, np.uint8)
         self._requests: queue.SimpleQueue[tuple[Request, Future[Slot]] | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        # PDEATHSIG follows the thread that starts a child: each child has a thread that lives as long as the process.
+        self._nursery = Nursery(self._fd, size)
+        self._last = threading.Barrier(count)
         self._threads = [threading.Thread(target=self._run, name=f"loader-{n}", daemon=True) for n in range(count)]
         for thread in self._threads:
             thread.start()
@@ -106,6 +104,7 @@ class Loaders:
             self._requests.put(None)
         for thread in self._threads:
             thread.join()
+        self._nursery.close()
         with contextlib.suppress(queue.Empty):
             while True:
                 entry = self._requests.get_nowait()
@@ -126,7 +125,7 @@ class Loaders:
                     child.end()  # killed with no image in its hands: none is to blame
                     child = None
                 if child is None:
-                    child = _Child(self._fd, len(self._memory))
+                    child = _Child(self._nursery)
                 loaded = child.ask(request, index * self._slot_bytes, self._slot_bytes, self._deadline)
                 future.set_result(Slot(index, self._view(index, SizeBucket.parse(loaded.size_bucket)), loaded))
             except Exception as error:  # noqa: BLE001 - whatever it is belongs to this image, and the thread must live
@@ -137,6 +136,7 @@ class Loaders:
                 future.set_exception(error)
         if child is not None:
             child.end()
+        self._last.wait()  # all loaders would end with the thread that has started the process they are forked from
 
     def _view(self, index: int, size: SizeBucket) -> NDArray[np.uint8]:
         start = index * self._slot_bytes
@@ -145,23 +145,10 @@ class Loaders:
 
 
 class _Child:
-    def __init__(self, memory: int, size: int) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "workers.loading",
-                    str(os.getpid()),
-                    str(theirs.fileno()),
-                    str(memory),
-                    str(size),
-                ],
-                pass_fds=(theirs.fileno(), memory),
-                stdin=subprocess.DEVNULL,
-            )
-        self._connection = Connection(ours.detach())
+    def __init__(self, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self._process = nursery.fork()
+        self._connection = self._process.pipe
         self.alive = True
         try:
             self._receive(_START_SECONDS, "start")
@@ -171,7 +158,7 @@ class _Child:
             raise MattemillError(f"No loader can start: {error}") from error
 
     def ended_idle(self) -> bool:
-        return self._process.poll() is not None
+        return self._connection.poll()  # it says nothing unasked
 
     def ask(self, request: Request, offset: int, count: int, deadline: float) -> Loaded:
         try:
@@ -182,18 +169,13 @@ class _Child:
 
     def end(self) -> None:
         self._connection.close()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self.alive:
+            self._nursery.end(self._process)
 
     def _receive(self, deadline: float, what: str) -> bytes:
         try:
             if not self._connection.poll(deadline):
-                self._process.kill()
-                self._process.wait()
-                self.alive = False
+                self._died()
                 raise LoaderDiedError(f"the loader took more than {deadline:g} s to {what}")
             return self._connection.recv_bytes()
         except (EOFError, OSError) as error:
@@ -201,7 +183,8 @@ class _Child:
 
     def _died(self) -> LoaderDiedError | LoaderStoppedError:
         self.alive = False
-        self._process.kill()
-        status = self._process.wait()
+        status = self._nursery.end(self._process)
+        if status is None:
+            return LoaderStoppedError("the loader ended with the process that it was forked from")
         error = LoaderStoppedError if -status in (signal.SIGTERM, signal.SIGHUP) else LoaderDiedError
         return error(f"the loader ended with {ending(status)}")

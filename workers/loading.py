@@ -4,11 +4,14 @@ A child works on one image at a time, so that its parent knows whom to blame whe
 over a pipe and writes pixels into a slot of shared memory that its parent chose.
 """
 
+import gc
 import hashlib
 import json
 import mmap
+import os
 import resource
 import signal
+import socket
 import sys
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -83,18 +86,47 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
 
 
 def main() -> None:
-    """The child: `python -m workers.loading PARENT PIPE MEMORY SIZE`, started by `workers.loaders`."""
-    parent, pipe, memory_fd, size = map(int, sys.argv[1:])
+    """The process that loaders are forked from: `python -m workers.loading PARENT CONTROL MEMORY SIZE`."""
+    parent, control, memory_fd, size = map(int, sys.argv[1:])
     die_with_parent(parent)
     for number in (signal.SIGINT, signal.SIGQUIT):  # a terminal's reach the whole group; the parent decides
         signal.signal(number, signal.SIG_IGN)
     settings = load_settings()
-    resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
     cv2.setNumThreads(1)
-    store = S3Store(settings, pool=1)
-    with Connection(pipe) as connection, mmap.mmap(memory_fd, size) as memory:
-        connection.send_bytes(b"ready")
-        serve(connection, memory, settings, store)
+    store = S3Store(settings, pool=1)  # the first connection is opened by a loader
+    gc.collect()
+    gc.freeze()  # a collection in a loader would write to every object, and so copy its page
+    with mmap.mmap(memory_fd, size) as memory, socket.socket(fileno=control) as asked:
+        if (pipe := fork_when_asked(asked)) is None:
+            return
+        resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
+        with Connection(pipe) as connection:
+            connection.send_bytes(b"ready")
+            serve(connection, memory, settings, store)
+
+
+def fork_when_asked(control: socket.socket) -> int | None:
+    """Fork a loader for each pipe that comes, end the one whose id comes; both are answered, as text.
+
+    Returns:
+        in each loader its pipe, and in this process None when its parent has closed `control`.
+    """
+    own = os.getpid()
+    while True:
+        message, pipes, *_ = socket.recv_fds(control, 32, 1)
+        if pipes:
+            if (loader := os.fork()) == 0:
+                die_with_parent(own)
+                control.close()
+                return pipes[0]
+            os.close(pipes[0])
+            control.send(str(loader).encode())
+        elif message:
+            loader = int(message)
+            os.kill(loader, signal.SIGKILL)  # changes nothing of one that has ended and was not waited for
+            control.send(str(os.waitstatus_to_exitcode(os.waitpid(loader, 0)[1])).encode())
+        else:
+            return None
 
 
 if __name__ == "__main__":

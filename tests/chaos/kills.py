@@ -10,7 +10,7 @@ from tests.chaos.day import Day
 from tests.chaos.system import kill, wait_until
 from tests.proxy import Fault
 
-ROLES = ("GPU worker", "GPU supervisor", "loader", "encode child", "encode parent", "leader")
+ROLES = ("GPU worker", "GPU supervisor", "loader", "origin of loaders", "encode child", "encode parent", "leader")
 
 # Who dies where: `tests/chaos/aim` fires. The way of one picture, from the ledger to its last acknowledgement.
 ARROWS: dict[str, str] = {
@@ -89,7 +89,7 @@ class Kills:
 
 
 def _early(victim: str) -> bool:
-    return victim.startswith(("workers.gpu", "workers.loading", "worker:", "GPU", "loader"))
+    return victim.startswith(("workers.gpu", "workers.loading", "worker:", "GPU", "loader", "origin"))
 
 
 def _shoot(day: Day, aim: str, patience: float, meanwhile: Callable[[], None]) -> bool:

@@ -215,7 +215,7 @@ def _role(one: psutil.Process, supervisor: psutil.Process) -> str:
     if "workers.gpu" in command:
         return "GPU worker"
     if "workers.loading" in command:
-        return "loader"
+        return "loader" if "workers.loading" in psutil.Process(one.ppid()).cmdline() else "origin of loaders"
     if "workers.finisher" in command:
         return "finisher"
     if "workers.cpu" in command:

@@ -12,17 +12,25 @@ from pipeline.ids import SizeBucket
 from tests.conftest import WaitUntil
 from tests.processes import empty, photo
 from tests.proxy import sick_proxy
-from workers.loaders import LoaderDiedError, Loaders
+from workers.loaders import LoaderDiedError, Loaders, LoaderStoppedError
 from workers.loads import Request
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 SIZE = SizeBucket(320, 320)
+_OWN_BYTES = 25 << 20
+"""Measured 14 MB; 60 where every loader is a program of its own."""
 
 
 def request(bucket: str, key: str) -> Request:
     return Request(bucket, key, "", (str(SIZE),))
+
+
+def nursery() -> psutil.Process:
+    """The process that this one's loaders are forked from."""
+    (one,) = [child for child in psutil.Process().children() if "workers.loading" in child.cmdline()]
+    return one
 
 
 def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
@@ -51,11 +59,8 @@ def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
 
             hung = loaders.load(request(s3_bucket, "hang.jpg"))
             wait_until(lambda: [path for _, path in proxy.requests if "hang" in path][1:])
-            victims = [
-                child.pid
-                for child in psutil.Process().children()
-                if child.status() != "zombie" and "workers.loading" in " ".join(child.cmdline())
-            ]
+            victims = [child.pid for child in nursery().children() if child.status() != "zombie"]
+            assert victims
             for pid in victims:
                 os.kill(pid, signal.SIGSEGV)
             with pytest.raises(LoaderDiedError, match="SIGSEGV"):
@@ -68,4 +73,34 @@ def test_an_overrun_and_a_crash_are_the_one_images_and_the_pool_heals(
             with pytest.raises(ItemError) as caught:
                 loaders.load(request(s3_bucket, "none.jpg")).result(60)
             assert caught.value.code == Code.NOT_FOUND
+    empty(s3_client, s3_bucket)
+
+
+def test_loaders_share_what_they_are_made_of_end_with_it_and_are_made_again(
+    environment: dict[str, str],
+    s3_bucket: str,
+    s3_client: "S3Client",
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: WaitUntil,
+) -> None:
+    for key in ("hang.jpg", "a.jpg"):
+        s3_client.put_object(Bucket=s3_bucket, Key=key, Body=photo(ord(key[0])))
+    with sick_proxy(environment["MATTEMILL_S3_ENDPOINT_URL"]) as proxy:
+        proxy.rule = lambda method, path: "hang" if "hang.jpg" in path else ""
+        for name, value in (environment | {"MATTEMILL_S3_ENDPOINT_URL": proxy.url}).items():
+            monkeypatch.setenv(name, value)
+        with Loaders(2, 4, SIZE, deadline=60) as loaders:
+            hung = loaders.load(request(s3_bucket, "hang.jpg"))
+            loaders.free(loaders.load(request(s3_bucket, "a.jpg")).result(60))
+            first, born = nursery(), nursery().children()
+            assert len(born) == 2
+            assert max(loader.memory_full_info().uss for loader in born) < _OWN_BYTES
+            wait_until(lambda: [path for _, path in proxy.requests if "hang" in path])
+            first.kill()
+            with pytest.raises(LoaderStoppedError):  # it says nothing of the image
+                hung.result(60)
+            wait_until(lambda: not any(loader.is_running() for loader in born))
+            loaders.free(loaders.load(request(s3_bucket, "a.jpg")).result(60))
+            assert nursery() != first
+        assert not [child for child in psutil.Process().children() if "workers.loading" in child.cmdline()]
     empty(s3_client, s3_bucket)
