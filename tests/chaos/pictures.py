@@ -14,7 +14,7 @@ from model.codecs.decode import decode
 from model.codecs.probe import probe
 from model.cutout import make_cutout
 from model.engines.fake import FakeEngine
-from model.preprocess import content, letterbox
+from model.preprocess import content, letterbox, settled
 from model.size_buckets import fit
 from pipeline.ids import ETag, Key
 from pipeline.recipe import Recipe
@@ -64,7 +64,7 @@ def cutout(body: bytes) -> bytes:
     size = fit(header.height, header.width, list(sizes))
     picture = decode(body, max_megapixels=_MEGAPIXELS, at_least=(2 * size.height, 2 * size.width))
     image, box = letterbox(picture.rgb, size)
-    alpha = content(FakeEngine(0, sizes, 8).infer(image[None])[0], box)
+    alpha = settled(content(FakeEngine(0, sizes, 8).infer(image[None])[0], box))
     sent = unpack_alpha(pack_alpha(PackedAlpha(alpha, {}, "")))
     return make_cutout(body, sent.alpha, Recipe(), None, _MEGAPIXELS).body
 
