@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,6 +73,8 @@ def letterbox(
     Raises:
         ValueError: when `rgb` or `out` is not shaped like that.
     """
+    import cv2  # here: a GPU worker takes alpha out of letterboxes and makes none
+
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"a photo is uint8 [h, w, 3]; got {rgb.dtype} {list(rgb.shape)}")
     shape = (size_bucket.height, size_bucket.width, 3)

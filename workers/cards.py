@@ -23,6 +23,7 @@ from producer.report import Card
 _PREVIEW, _SMALL_PREVIEW = 480, 320  # pixels of the longer side
 _FEW = 100
 _AT_ONCE = 8
+_ROWS = 64
 _PIXELS_AT_ONCE = 48_000_000
 
 
@@ -70,9 +71,11 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     small = cv2.resize(before.rgb, size, interpolation=cv2.INTER_AREA)
     alpha = after.alpha if after.alpha is not None else np.full((height, width), 255, np.uint8)
-    # Premultiplied: otherwise the zeroed colours under alpha 0 darken the edges.
-    shown = cv2.multiply(after.rgb, cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-    premultiplied = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
+    for top in range(0, height, _ROWS):
+        # Premultiplied: otherwise the zeroed colours under alpha 0 darken the edges.
+        rgb, share = after.rgb[top : top + _ROWS], cv2.cvtColor(alpha[top : top + _ROWS], cv2.COLOR_GRAY2RGB)
+        cv2.multiply(rgb, share, dst=rgb, scale=1 / 255)
+    premultiplied = cv2.resize(after.rgb, size, interpolation=cv2.INTER_AREA)
     small_alpha = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     return Card(
         key=str(row["key"]),

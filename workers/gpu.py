@@ -26,6 +26,7 @@ from workers.flow import Flow
 from workers.last_words import say
 from workers.lifecycle import LOST, start
 from workers.matte import MatteStage
+from workers.memory import drop_code
 from workers.metrics import MatteMetrics
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
     app = make_app(settings)
     with open_engine(device, settings) as engine:
         engine.warm_up()
+        drop_code("onnxruntime")  # half of it only loads models
         metrics = MatteMetrics(device, engine.max_batch)
 
         def send(jobs: Sequence[Job], priority: int) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +55,8 @@ class FakeEngine:
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Engine.infer`; the alpha is the luminance (ITU-R BT.601, as OpenCV computes it)."""
+        import cv2  # here: FAKE is asked for in workers that have no use for OpenCV
+
         check_images(images, self.size_buckets, self.max_batch)
         if not self._open:
             raise EngineError("The engine is closed.")
