@@ -102,9 +102,12 @@ class Flow:
         return not self._waits
 
     def moved(self, images: int) -> None:
-        """That many images wait for encoding now, or a message has ended: it may pull again."""
+        """That many images wait for encoding now."""
         with self._lock:
             self._left += images
+
+    def ended(self) -> None:
+        """A message has ended: the worker may pull again."""
         self._moved = time.monotonic()
         self._wake()
 

@@ -89,7 +89,7 @@ def run(device: str, settings: Settings, record: EngineRecord) -> None:
             except Exception:  # no exception leaves a task body; the ledger brings the items back
                 log.exception("matte_task_failed")
             finally:
-                flow.moved(0)
+                flow.ended()
                 metrics.worked_off(job.queue if job is not None else "")
                 metrics.follow(stage.figures())
 

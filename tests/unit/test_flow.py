@@ -42,10 +42,10 @@ def test_it_pulls_no_more_than_it_can_hold_and_wakes_when_it_can(queues: Queues)
     assert qos.can_consume()
     in_hand[0] = 10
     assert not qos.can_consume()
-    flow.moved(1)
+    flow.ended()
     assert hub.wakes == 0  # still full
     in_hand[0] = 9
-    flow.moved(1)
+    flow.ended()
     assert hub.wakes == 1
     assert qos.can_consume()
 
