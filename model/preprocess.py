@@ -14,9 +14,6 @@ _SPARE: Final = 1.75
 # On 80 photos the sum of absolute differences falls by 2 %, and a third of the pixels that are neither clear nor opaque
 # are gone: what is written is a twentieth to a tenth smaller. A step of 4 in 255 cannot be seen.
 _NOISE: Final = 4
-_SETTLED: Final = np.arange(256, dtype=np.uint8)
-_SETTLED[: _NOISE + 1] = 0
-_SETTLED[255 - _NOISE :] = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,4 +104,6 @@ def content(alpha: NDArray[np.uint8], box: Letterbox) -> NDArray[np.uint8]:
 
 def settled(alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A copy of a model's alpha, any shape; 0 to 4, all but clear, is 0 in it, and 251 to 255, all but opaque, 255."""
-    return _SETTLED[alpha]
+    # A table would be shorter, and takes two to seven times as long on the one thread that hands a batch over.
+    alpha = alpha * (alpha > _NOISE)
+    return alpha | (alpha >= 255 - _NOISE) * np.uint8(255)
