@@ -14,6 +14,11 @@ from model.engines.base import EngineError, EngineLostError, check_alpha, check_
 from model.heap import trim
 from pipeline.errors import SetupError
 
+_WITH_CUDA = (
+    "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]'; from 1.27 on it is made for CUDA 13, "
+    "for a driver with CUDA 12 (nvidia-smi shows it) ask for 'onnxruntime-gpu[cuda,cudnn]<1.27'"
+)
+
 
 class OnnxEngine:
     """Runs the images of a batch side by side, one to a thread; on a GPU the batch in one call.
@@ -87,9 +92,10 @@ class OnnxEngine:
 
 def _load(path: Path, name: str, cuda: bool) -> onnxruntime.InferenceSession:
     provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
-    with_gpu = "pip uninstall onnxruntime, then pip install onnxruntime-gpu and the NVIDIA driver"
     if provider not in onnxruntime.get_available_providers():
-        raise SetupError(f"This onnxruntime {onnxruntime.__version__} knows no CUDA.", with_gpu)
+        raise SetupError(f"This onnxruntime {onnxruntime.__version__} knows no CUDA.", _WITH_CUDA)
+    if cuda:
+        onnxruntime.preload_dlls()  # CUDA and cuDNN lie in wheels, where the loader does not look
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -97,13 +103,20 @@ def _load(path: Path, name: str, cuda: bool) -> onnxruntime.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle engine uses no processor
     options.log_severity_level = 3  # errors
     hint = f"mattemill model fetch {name}"
+    # Left alone, the provider for CUDA rounds to TF32, whose 10 bits are no more than FP16 has.
+    chosen = (provider, {"use_tf32": "0"} if cuda else {})
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        session = onnxruntime.InferenceSession(path, options, providers=[chosen])
     except Exception as error:  # ONNX Runtime's own errors have no common base
-        raise SetupError(f"ONNX Runtime cannot load {path}: {error}", hint) from error
+        or_cuda = f"; if CUDA is to blame: {_WITH_CUDA}" if cuda else ""
+        raise SetupError(f"ONNX Runtime cannot load {path}: {error}", hint + or_cuda) from error
     trim()  # loading has freed twice the model's size, and the first images would be laid between what is left of it
     if session.get_providers()[0] != provider:  # it falls back to the processor with a warning
-        raise SetupError(f"ONNX Runtime cannot use CUDA here; it would run on {session.get_providers()[0]}.", with_gpu)
+        raise SetupError(
+            f"ONNX Runtime cannot use CUDA here; it would run on {session.get_providers()[0]}. Most often its CUDA or "
+            "cuDNN is missing, or newer than the driver.",
+            _WITH_CUDA,
+        )
     ends = [(end.name, end.type, len(end.shape)) for end in (*session.get_inputs(), *session.get_outputs())]
     expected = [("images", "tensor(uint8)", 4), ("alpha", "tensor(uint8)", 3)]
     if ends != expected:

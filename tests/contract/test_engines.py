@@ -169,8 +169,23 @@ def test_onnx_never_runs_on_the_processor_when_cuda_is_asked_for(tmp_path: Path)
         pytest.skip("onnxruntime-gpu is installed here")
     path = tmp_path / "model.onnx"
     path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
-    with pytest.raises(SetupError, match=r"knows no CUDA.*pip install onnxruntime-gpu"):
+    with pytest.raises(SetupError, match=r"knows no CUDA.*pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
         OnnxEngine(path, SPEC, MAX_BATCH, 1, cuda=True)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")
+def test_onnx_whose_cuda_cannot_be_loaded_says_which_wheels_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As onnxruntime-gpu behaves without cuDNN: it lists the provider, and takes the processor with a warning."""
+    loaded: list[bool] = []
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append(True))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
+    with pytest.raises(SetupError, match=r"cannot use CUDA here.*CPUExecutionProvider.*\[cuda,cudnn\].*<1\.27"):
+        OnnxEngine(path, SPEC, MAX_BATCH, 1, cuda=True)
+    assert loaded
 
 
 @pytest.mark.parametrize(
