@@ -1,6 +1,7 @@
 """TensorRT, and TensorRT for RTX: the engine of a GPU worker."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -233,9 +234,7 @@ class TensorRTEngine:
         self._lanes.clear()
         self._engine = None
         self._runtime = None
-        try:
-            if not self._lost:
-                self._buffers.release()
-            self._backend.close()
-        except DeviceError:  # the process is about to end, or has said already what is wrong
-            self._lost = self._lost or "The engine is closed."
+        steps = (self._backend.close,) if self._lost else (self._buffers.release, self._backend.close)
+        for step in steps:  # the second one whatever became of the first
+            with suppress(DeviceError):  # the process is about to end, or has said already what is wrong
+                step()

@@ -137,8 +137,9 @@ class Pycuda(ModuleType):
     def Device(self, number: int) -> SimpleNamespace:  # noqa: N802 - PyCUDA's name
         assert self.initialised
         assert number == 0
+        # Its destructor calls cuCtxDetach unless `detach` was called, which alone knows that this is a primary context.
         context = SimpleNamespace(
-            push=lambda: self.pushed.append(threading.get_ident()), pop=lambda: self.pushed.pop() and None
+            push=lambda: self.pushed.append(threading.get_ident()), detach=lambda: self.pushed.pop() and None
         )
         return SimpleNamespace(retain_primary_context=lambda: context, name=lambda: "NVIDIA Nothing")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from model.engines.base import EngineError, EngineLostError
+from model.engines.cuda.device import DeviceError
 from model.engines.tensorrt import TensorRTEngine
 from pipeline.errors import SetupError
 from pipeline.ids import SizeBucket
@@ -143,6 +144,19 @@ def test_an_engine_of_a_lost_context_still_closes() -> None:
             engine.infer(photos(1))
     with pytest.raises(EngineError, match="closed"):
         engine.infer(photos(1))
+
+
+def test_memory_that_cannot_be_given_back_does_not_keep_the_device_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyCUDA aborts the process when the thread ends with its context still on the stack."""
+    device, api = both()
+
+    def refuse(_: int) -> None:
+        raise DeviceError("CUDA's cuMemFree gave CUDA_ERROR_ILLEGAL_ADDRESS (700).")
+
+    with opened(device, api) as engine:
+        engine.warm_up()
+        monkeypatch.setattr(device, "free", refuse)
+    assert not device.is_open
 
 
 @pytest.mark.parametrize(

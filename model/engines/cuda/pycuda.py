@@ -62,7 +62,9 @@ class PycudaBackend:
         if self._context is not None:
             context, self._context = self._context, None
             try:
-                context.pop()
+                # Takes it off this thread's stack and lets go of it. After `pop` alone PyCUDA's destructor would call
+                # cuCtxDetach, which a primary context refuses; on the stack it would abort the process with its thread.
+                context.detach()
             except self._cuda.Error as error:
                 raise self._named(error) from error
 
