@@ -210,8 +210,8 @@ class EngineBuilder:
             if config.add_optimization_profile(shapes) < 0:
                 raise SetupError(f"The size bucket {profile.size_bucket} cannot be: {messages.take()}.")
         if cache is not None:
-            known = cache.read_bytes() if cache.is_file() else b""
-            if not config.set_timing_cache(config.create_timing_cache(known), False):
+            known = config.create_timing_cache(cache.read_bytes() if cache.is_file() else b"")
+            if known is None or not config.set_timing_cache(known, False):  # cut off, or of another driver
                 config.set_timing_cache(config.create_timing_cache(b""), False)
         plan = builder.build_serialized_network(definition, config)
         if progress.cancelled:
@@ -241,7 +241,7 @@ def plan_key(model: str, library: Library, gpu: Gpu | None, precision: str = "fp
             "TensorRT builds for the GPU that it finds, and there is none here.",
             "build on the machine with the GPU; only --runtime tensorrt-rtx builds without one",
         )
-    target = gpu.architecture if gpu and library.runtime is Runtime.TENSORRT else ANY_GPU
+    target = gpu.model if gpu and library.runtime is Runtime.TENSORRT else ANY_GPU
     return PlanKey(model, library.runtime, library.version, target, precision)
 
 

@@ -3,10 +3,17 @@
 from types import ModuleType
 from typing import Any, Final
 
+from model.engines.cuda.gpus import Gpu
 from pipeline.errors import SetupError
 
 CAPABILITIES: Final[tuple[str, ...]] = ("8.0", "8.6", "8.9", "12.0", "12.1")
 """What TensorRT for RTX builds for unless told otherwise: everything it knows from Ampere on. 7.5 doubles the file."""
+_TURING = "7.5"
+
+
+def capabilities_for(gpu: Gpu | None) -> tuple[str, ...]:
+    """What to build for unless told otherwise, on the machine of this GPU: on Turing for that too."""
+    return (_TURING, *CAPABILITIES) if gpu is not None and gpu.compute_capability == _TURING else CAPABILITIES
 
 
 def set_capabilities(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:

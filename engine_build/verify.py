@@ -8,9 +8,9 @@ from pathlib import Path
 
 from engine_build.parity import Bound, check_parity, compare, onnx_runner
 from engine_build.rounding import rounded
-from model.engines.cuda.gpus import Inventory, list_gpus
+from model.engines.cuda.gpus import Gpu, Inventory, list_gpus
 from model.engines.libraries import Library, Runtime, load_library
-from model.engines.opener import check_driver, open_tensorrt
+from model.engines.opener import check_driver, check_plan, run_plan
 from model.engines.plans import Plan, PlanStore, read_plan
 from model.engines.sidecar import Parity
 from model.store import ModelStore
@@ -127,21 +127,35 @@ class Verifier:
         from workers.devices import pin
 
         side, store = plan.sidecar, ModelStore(self._home)
-        spec = store.spec(side.model)
         try:
             library, known = self._load(Runtime(side.runtime)), self._inventory()
             check_driver(library, known)
+            gpu = self._fitting(plan, library, known)
         except SetupError as error:
             raise _CannotRunError(str(error)) from error
-        fitting = [gpu for gpu in known.gpus if gpu.compute_capability in side.compute_capabilities]
-        if not fitting:
-            raise _CannotRunError(f"no GPU here has compute capability {', '.join(side.compute_capabilities)}")
-        pin(fitting[0], os.environ)
-        with open_tensorrt(side.model, self._home, library, fitting[0], 1) as engine:
+        pin(gpu, os.environ)
+        with run_plan(plan, self._home, library, 1) as engine:
             reference = onnx_runner(store.path(side.model).read_bytes())
-            parity = compare(reference, engine.infer, spec.size_buckets, self._photos)
+            parity = compare(reference, engine.infer, store.spec(side.model).size_buckets, self._photos)
         check_parity(parity, self._bound, "The engine", f"mattemill engine build {side.model} --precision fp32")
         return parity
+
+    def _fitting(self, plan: Plan, library: Library, known: Inventory) -> Gpu:
+        """The first GPU that this engine file is for.
+
+        Raises:
+            SetupError: says of one that is here why it is not.
+        """
+        sha256 = ModelStore(self._home).card(plan.sidecar.model).model_sha256
+        why: SetupError | None = None
+        for gpu in (one for card in known.gpus for one in (card.instances if card.mig else (card,))):
+            try:
+                check_plan(plan, library, gpu, sha256, f"mattemill engine build {plan.sidecar.model}")
+            except SetupError as error:
+                why = why or error
+            else:
+                return gpu
+        raise why or SetupError("The NVIDIA driver lists no GPU.")
 
 
 class _CannotRunError(Exception):

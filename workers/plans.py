@@ -3,7 +3,7 @@
 import structlog
 
 from engine_build.build import BuildOptions, EngineBuilder
-from engine_build.capabilities import CAPABILITIES
+from engine_build.capabilities import CAPABILITIES, capabilities_for
 from engine_build.progress import Progress
 from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory
@@ -74,13 +74,11 @@ def options_for(settings: Settings, gpu: Gpu, library: Library) -> BuildOptions:
         SetupError: when TensorRT for RTX knows nothing of this GPU.
     """
     largest = settings.max_batch
-    capabilities = CAPABILITIES
-    if library.runtime is Runtime.TENSORRT_RTX and gpu.compute_capability not in CAPABILITIES:
-        if gpu.compute_capability != "7.5":
-            raise SetupError(
-                f"TensorRT for RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}); "
-                f"it knows 7.5, {', '.join(CAPABILITIES)}.",
-                "mattemill worker gpu --engine tensorrt",
-            )
-        capabilities = ("7.5", *CAPABILITIES)
+    capabilities = capabilities_for(gpu)
+    if library.runtime is Runtime.TENSORRT_RTX and gpu.compute_capability not in capabilities:
+        raise SetupError(
+            f"TensorRT for RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}); "
+            f"it knows 7.5, {', '.join(CAPABILITIES)}.",
+            "pip install tensorrt-cu12, then mattemill worker gpu --engine tensorrt",
+        )
     return BuildOptions(batches=(1, max(largest // 2, 1), largest), compute_capabilities=capabilities)

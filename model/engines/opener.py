@@ -20,6 +20,8 @@ class OutdatedPlanError(SetupError):
 
 
 PRECISIONS = ("fp16", "fp32")
+_OLDEST_CUDA = 12
+"""The oldest major version that the newest packages are made for."""
 _BACKENDS: tuple[Callable[[], DeviceBackend], ...] = (PycudaBackend.load, BindingsBackend.load)
 
 
@@ -44,17 +46,23 @@ def check_driver(library: Library, inventory: Inventory) -> None:
         SetupError: names both versions.
     """
     newest = int(inventory.cuda.split(".")[0])
-    if library.cuda is not None and newest < library.cuda:
-        raise SetupError(
-            f"{library.runtime} {library.version} is made for CUDA {library.cuda}, "
-            f"the driver {inventory.driver} has CUDA {inventory.cuda}.",
-            f"install a newer driver, or the packages for CUDA {newest}: pip install {library.runtime}-cu{newest}",
-        )
+    if library.cuda is None or newest >= library.cuda:
+        return
+    hint, name = "install a newer driver", f"{library.runtime}-cu"
+    if newest >= _OLDEST_CUDA:
+        # Both packages bring the module of the same name: one has to go first.
+        old = " ".join(f"{name}{library.cuda}{part}" for part in ("", "-bindings", "-libs"))
+        hint += f", or the packages for CUDA {newest}: pip uninstall {old}, then pip install {name}{newest}"
+    raise SetupError(
+        f"{library.runtime} {library.version} is made for CUDA {library.cuda}, "
+        f"the driver {inventory.driver} has CUDA {inventory.cuda}.",
+        hint,
+    )
 
 
 def plan_keys(model: str, library: Library, gpu: Gpu) -> list[PlanKey]:
     """The engine files of a model that may run on `gpu`, the fastest first."""
-    target = gpu.architecture if library.runtime is Runtime.TENSORRT else ANY_GPU
+    target = gpu.model if library.runtime is Runtime.TENSORRT else ANY_GPU
     return [PlanKey(model, library.runtime, library.version, target, precision) for precision in PRECISIONS]
 
 
@@ -99,6 +107,8 @@ def check_plan(plan: Plan, library: Library, gpu: Gpu, model_sha256: str, comman
             f"it was built for {', '.join(side.compute_capabilities) or 'none'}.",
             " ".join([command, *(f"--compute-capability {one}" for one in wanted)]),
         )
+    if library.runtime is Runtime.TENSORRT and side.gpu != gpu.name:
+        raise OutdatedPlanError(f"Engine {plan.path} was built on {side.gpu}; the GPU here is {gpu.name}.", command)
     if side.onnx_sha256 != model_sha256:
         raise OutdatedPlanError(
             f"Engine {plan.path} was built from another {side.model}: ONNX {side.onnx_sha256[:12]}…, "
@@ -124,5 +134,14 @@ def open_tensorrt(model: str, home: Path, library: Library, gpu: Gpu, max_batch:
     if plan is None:
         command = plan_keys(model, library, gpu)[0].command
         raise SetupError(f"There is no engine of {model} for {library.runtime} {library.version} here.", command)
-    spec = ModelStore(home).spec(model)
+    return run_plan(plan, home, library, max_batch)
+
+
+def run_plan(plan: Plan, home: Path, library: Library, max_batch: int) -> TensorRTEngine:
+    """Open this very engine file, which `check_plan` has found to fit.
+
+    Raises:
+        SetupError: when it cannot run here.
+    """
+    spec = ModelStore(home).spec(plan.sidecar.model)
     return TensorRTEngine(plan, LoadedApi(library), open_backend(), spec.size_buckets, max_batch)

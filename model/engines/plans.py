@@ -26,7 +26,7 @@ class PlanKey:
         model: the model's name.
         runtime: which runtime built it and must run it.
         version: of the runtime.
-        gpu: the architecture, such as "sm89", or `ANY_GPU`.
+        gpu: `Gpu.model`, such as "sm89-nvidia-l4", or `ANY_GPU`.
         precision: "fp16" or "fp32".
     """
 

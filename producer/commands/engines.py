@@ -71,9 +71,9 @@ def build(
       mattemill engine build u2netp --runtime tensorrt-rtx --batches 1,8,16
     """
     from engine_build.build import BuildOptions, EngineBuilder
-    from engine_build.capabilities import CAPABILITIES
+    from engine_build.capabilities import capabilities_for
     from engine_build.progress import Progress as Building
-    from model.engines.cuda.gpus import Inventory, find_gpu, list_gpus
+    from model.engines.cuda.gpus import Gpu, Inventory, list_gpus, usable_gpu
     from model.engines.libraries import Runtime, installed, load_library
     from model.engines.plans import PlanStore
     from model.engines.sidecar import sidecar_entry
@@ -84,11 +84,10 @@ def build(
     chosen = Runtime(runtime) if runtime else (there or [Runtime.TENSORRT_RTX])[0]
     library = load_library(chosen)
     inventory: Inventory | None = None
+    gpu: Gpu | None = None
     try:
         inventory = list_gpus()
-        gpu = find_gpu(inventory.gpus, device)
-        if gpu is None:
-            raise SetupError(f"There is no GPU {device!r} here.", "nvidia-smi -L lists them")
+        gpu = usable_gpu(inventory.gpus, device)
         inventory = Inventory(inventory.driver, inventory.cuda, (gpu,))
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu.uuid
     except SetupError:
@@ -99,8 +98,18 @@ def build(
         batches=batches,
         optimization_level=optimization_level,
         workspace_bytes=workspace << 20 if workspace else None,
-        compute_capabilities=capabilities or CAPABILITIES,
+        compute_capabilities=capabilities or capabilities_for(gpu),
     )
+    if (
+        gpu is not None
+        and chosen is Runtime.TENSORRT_RTX
+        and gpu.compute_capability not in options.compute_capabilities
+    ):
+        click.echo(
+            f"{gpu.name} (compute capability {gpu.compute_capability}) will not run this engine. For data-centre GPUs: "
+            "pip install tensorrt-cu12, then mattemill engine build --runtime tensorrt",
+            err=True,
+        )
     name = model or settings.model
     columns = (TextColumn("{task.description:40}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -188,15 +197,12 @@ def bench(model: str | None, device: str | None, batches: tuple[int, ...], secon
     """Measure every engine that can run MODEL here: PyTorch, ONNX Runtime, TensorRT."""
     from engine_build.bench import bench as measure_all
     from engine_build.bench import table
-    from model.engines.cuda.gpus import find_gpu, list_gpus
+    from model.engines.cuda.gpus import list_gpus, usable_gpu
 
     settings = load_settings()
     if device != "cpu":
         try:
-            gpu = find_gpu(list_gpus().gpus, device or "0")
-            if gpu is None and device is not None:
-                raise SetupError(f"There is no GPU {device!r} here.", "nvidia-smi -L lists them")
-            device = gpu.uuid if gpu else "cpu"
+            device = usable_gpu(list_gpus().gpus, device or "0").uuid
         except SetupError as error:
             if device is not None:
                 raise

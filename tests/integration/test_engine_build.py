@@ -26,6 +26,7 @@ from model.engines.fake import FakeEngine
 from model.engines.libraries import Library, Runtime, load_library
 from model.engines.onnx import OnnxEngine
 from model.engines.opener import find_plan
+from model.engines.plans import Plan
 from model.engines.sidecar import Profile, read_sidecar
 from model.store import ModelStore
 from pipeline.errors import SetupError
@@ -245,7 +246,7 @@ def test_timings_are_kept_for_each_version_and_gpu(tmp_path: Path, rtx: Library)
     library = Library(Runtime.TENSORRT, rtx.module, "11.4.0.106")
     builder = EngineBuilder(tmp_path, library, Inventory("580.65.06", "13.0", (L4,)))
     built = builder.build("tiny", FAST, silent())
-    assert built.path.name == "tensorrt-11.4.0.106-sm89-fp16.engine"
+    assert built.path.name == "tensorrt-11.4.0.106-sm89-nvidia-l4-fp16.engine"
     assert built.sidecar.compute_capabilities == ("8.9",)
     assert (built.sidecar.gpu, built.sidecar.driver, built.sidecar.cuda) == ("NVIDIA L4", "580.65.06", "13.0")
     cache = tmp_path / "engines/timing/tensorrt-11.4.0.106-nvidia-l4.cache"
@@ -323,14 +324,59 @@ def test_verify_compares_what_the_gpu_gives(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
-    def opened(model: str, home: Path, *_: object) -> Engine:
+    def opened(plan: Plan, home: Path, *_: object) -> Engine:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == L4.uuid
+        assert plan.sidecar.model == "tiny"
         store = ModelStore(home)
-        return OnnxEngine(store.path(model), store.spec(model), 1, 1) if right else FakeEngine(0, (SIZE,), 1)
+        return OnnxEngine(store.path("tiny"), store.spec("tiny"), 1, 1) if right else FakeEngine(0, (SIZE,), 1)
 
-    monkeypatch.setattr("engine_build.verify.open_tensorrt", opened)
-    here = Inventory("580.65.06", "13.0", (L4,))
+    monkeypatch.setattr("engine_build.verify.run_plan", opened)
+    h100 = replace(L4, uuid="GPU-h100", compute_capability="9.0")
+    here = Inventory("580.65.06", "13.0", (h100, L4))
     check = Verifier(tmp_path, 1, Bound(), lambda: here, lambda _: rtx).verify("tiny", Runtime.TENSORRT_RTX)[-1]
     assert check.state == state
     assert "in the mean" in check.reason
     assert (check.parity is not None) == right
+
+
+def test_verify_runs_the_file_that_it_names_and_no_other(
+    tmp_path: Path, builder: EngineBuilder, rtx: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the engine in FP16 lie one in FP32 and one of a version that is not installed any more."""
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    paths = [builder.build("tiny", replace(FAST, precision=one), silent()).path for one in ("fp16", "fp32")]
+    older = EngineBuilder(tmp_path, replace(rtx, version="1.4.0"), None).build("tiny", FAST, silent()).path
+    ran: list[Path] = []
+
+    def opened(plan: Plan, home: Path, *_: object) -> Engine:
+        ran.append(plan.path)
+        store = ModelStore(home)
+        return OnnxEngine(store.path("tiny"), store.spec("tiny"), 1, 1)
+
+    monkeypatch.setattr("engine_build.verify.run_plan", opened)
+    here = Inventory("580.65.06", "13.0", (L4,))
+    checks = Verifier(tmp_path, 1, Bound(), lambda: here, lambda _: rtx).verify("tiny", None)
+    assert sorted(ran) == sorted(paths)
+    told = next(one for one in checks if one.engine == older.name and one.state == "not run")
+    assert "was built by tensorrt-rtx 1.4.0; installed here is" in told.reason
+
+
+@pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+def test_a_timing_cache_that_tensorrt_cannot_read_is_begun_anew(
+    tmp_path: Path, rtx: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT proper gives None for one that is cut off."""
+    install(tmp_path, wrap(tiny_network(SIZE), input_size=SIZE))
+    builder = EngineBuilder(
+        tmp_path, Library(Runtime.TENSORRT, rtx.module, "11.4.0.106"), Inventory("580.65.06", "13.0", (L4,))
+    )
+    cache = tmp_path / "engines/timing/tensorrt-11.4.0.106-nvidia-l4.cache"
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"cut off")
+    real = rtx.module.IBuilderConfig.create_timing_cache
+    monkeypatch.setattr(
+        rtx.module.IBuilderConfig, "create_timing_cache", lambda self, data: real(self, data) if not data else None
+    )
+    assert builder.build("tiny", FAST, silent()).path.is_file()

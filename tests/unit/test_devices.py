@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from model.engines.cuda.gpus import Gpu, GpuLoad, Inventory, gpu_loads, list_gpus
+from model.engines.cuda.gpus import Gpu, GpuLoad, Inventory, gpu_loads, list_gpus, usable_gpu
 from model.engines.fake import FakeEngine
 from model.engines.libraries import Library, Runtime
 from model.engines.opener import check_driver
@@ -168,9 +168,24 @@ def test_a_killed_worker_holds_no_gpu(tmp_path: Path) -> None:
 
 def test_a_library_newer_than_the_driver_is_refused() -> None:
     library = Library(Runtime.TENSORRT, ModuleType("tensorrt"), "11.4.0", cuda=13)
-    with pytest.raises(SetupError, match=r"made for CUDA 13, the driver 550.1 has CUDA 12.4.*tensorrt-cu12"):
+    with pytest.raises(SetupError, match=r"made for CUDA 13, the driver 550.1 has CUDA 12.4") as caught:
         check_driver(library, Inventory("550.1", "12.4", ()))
+    assert caught.value.hint.endswith(
+        "pip uninstall tensorrt-cu13 tensorrt-cu13-bindings tensorrt-cu13-libs, then pip install tensorrt-cu12"
+    )
     check_driver(library, Inventory("580.1", "13.0", ()))
+    rtx = Library(Runtime.TENSORRT_RTX, ModuleType("tensorrt_rtx"), "1.7.1", cuda=12)
+    with pytest.raises(SetupError) as caught:  # there is no tensorrt-rtx-cu11
+        check_driver(rtx, Inventory("520.1", "11.8", ()))
+    assert caught.value.hint == "install a newer driver"
+
+
+def test_a_gpu_in_mig_mode_stands_for_its_first_instance() -> None:
+    assert usable_gpu((L4, A100), "1") == SLICE
+    assert usable_gpu((L4, A100), "0") == L4
+    for gpus, wanted in (((EMPTY,), "0"), ((L4,), "1")):
+        with pytest.raises(SetupError, match=f"There is no GPU '{wanted}' here"):
+            usable_gpu(gpus, wanted)
 
 
 def test_a_worker_builds_for_its_own_batch_and_gpu() -> None:
@@ -178,7 +193,9 @@ def test_a_worker_builds_for_its_own_batch_and_gpu() -> None:
     rtx = Library(Runtime.TENSORRT_RTX, ModuleType("tensorrt_rtx"), "1.7.1")
     assert options_for(settings, L4, rtx).batches == (1, 6, 12)
     assert "7.5" in options_for(settings, Gpu(0, "GPU-1", "T4", 1, "7.5"), rtx).compute_capabilities
-    with pytest.raises(SetupError, match=r"does not run on NVIDIA H100 \(compute capability 9.0\).*--engine tensorrt"):
+    with pytest.raises(
+        SetupError, match=r"does not run on NVIDIA H100 \(compute capability 9.0\).*tensorrt-cu12.*--engine tensorrt"
+    ):
         options_for(settings, Gpu(0, "GPU-1", "NVIDIA H100", 1, "9.0"), rtx)
 
 
@@ -186,9 +203,14 @@ class Nvml(ModuleType):
     """pynvml as far as it is used: one plain GPU, one in MIG mode with a hole among its instances."""
 
     NVML_DEVICE_MIG_ENABLE = 1
+    NVML_ERROR_NOT_SUPPORTED = 3
+    NVML_ERROR_NO_PERMISSION = 4
+    NVML_ERROR_OPERATING_SYSTEM = 17
 
     class NVMLError(Exception):
-        pass
+        def __init__(self, said: str, value: int = 999) -> None:
+            super().__init__(said)
+            self.value = value
 
     def __init__(self) -> None:
         super().__init__("pynvml")
@@ -241,7 +263,8 @@ def test_gpus_and_mig_instances_are_read_from_nvml() -> None:
     expected = Gpu(1, A100.uuid, A100.name, A100.memory, "8.0", (Gpu(1, SLICE.uuid, SLICE.name, 5 << 30, "8.0"),), True)
     assert list_gpus({}, nvml) == Inventory("580.65.06", "13.1", (L4, expected))
     assert nvml.open == 0
-    assert L4.architecture == "sm89"
+    assert L4.model == "sm89-nvidia-l4"
+    assert SLICE.model == "sm80-nvidia-a100-mig-1g-5gb"
 
 
 @pytest.mark.parametrize(
@@ -250,6 +273,32 @@ def test_gpus_and_mig_instances_are_read_from_nvml() -> None:
 )
 def test_only_what_cuda_would_see_is_listed(said: str, seen: list[str]) -> None:
     assert [gpu.uuid for gpu in list_gpus({"CUDA_VISIBLE_DEVICES": said}, Nvml()).gpus] == seen
+
+
+@pytest.mark.parametrize("status", [Nvml.NVML_ERROR_NO_PERMISSION, Nvml.NVML_ERROR_OPERATING_SYSTEM])
+def test_a_gpu_that_a_scheduler_forbids_is_left_out(status: int) -> None:
+    """NVML counts it, and gives no handle: https://docs.nvidia.com/deploy/nvml-api/ (nvmlDeviceGetCount_v2)."""
+    nvml = Nvml()
+
+    def handle(index: int) -> Gpu:
+        if index == 0:
+            raise nvml.NVMLError("Insufficient Permissions", status)
+        return A10
+
+    nvml.nvmlDeviceGetHandleByIndex = handle  # type: ignore[attr-defined]
+    nvml.nvmlDeviceGetMigMode = lambda _: [0, 0]  # type: ignore[attr-defined]
+    assert list_gpus({}, nvml).gpus == (A10,)
+
+
+def test_a_gpu_without_memory_of_its_own_is_listed_all_the_same() -> None:
+    nvml = Nvml()
+
+    def memory(_: object) -> object:
+        raise nvml.NVMLError("Not Supported", nvml.NVML_ERROR_NOT_SUPPORTED)
+
+    nvml.nvmlDeviceGetMemoryInfo = memory  # type: ignore[attr-defined]
+    assert [(gpu.uuid, gpu.memory) for gpu in list_gpus({}, nvml).gpus] == [(L4.uuid, 0), (A100.uuid, 0)]
+    assert gpu_loads([L4.uuid], nvml) == {L4.uuid: GpuLoad(0, 0, 0.4)}
 
 
 def test_the_load_of_gpus_and_instances_is_read_by_uuid() -> None:
@@ -292,8 +341,10 @@ def test_the_real_nvml_has_every_name_that_is_asked_for() -> None:
         nvmlDeviceGetHandleByIndex nvmlDeviceGetCudaComputeCapability nvmlDeviceGetMigMode nvmlDeviceGetUUID
         nvmlDeviceGetMaxMigDeviceCount nvmlDeviceGetMigDeviceHandleByIndex nvmlDeviceGetName nvmlDeviceGetMemoryInfo
         nvmlDeviceGetHandleByUUID nvmlDeviceGetUtilizationRates NVML_DEVICE_MIG_ENABLE NVMLError
+        NVML_ERROR_NOT_SUPPORTED NVML_ERROR_NO_PERMISSION NVML_ERROR_OPERATING_SYSTEM
     """
     assert [name for name in names.split() if not hasattr(pynvml, name)] == []
+    assert pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION).value == pynvml.NVML_ERROR_NO_PERMISSION
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.plans import DATA, SIDECAR, plan
 L4 = Gpu(0, "GPU-aaaa1111", "NVIDIA L4", 24 << 30, "8.9")
 TENSORRT = Library(Runtime.TENSORRT, ModuleType("tensorrt"), "11.4.0.106")
 SPEC = ModelSpec("tiny", "00" * 32, (SizeBucket(32, 48),), "CC0-1.0", "made for this test")
-KEY = PlanKey("tiny", Runtime.TENSORRT, "11.4.0.106", "sm89", "fp16")
+KEY = PlanKey("tiny", Runtime.TENSORRT, "11.4.0.106", "sm89-nvidia-l4", "fp16")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_sidecar_is_the_same_after_writing_and_reading() -> None:
 
 
 def test_an_installed_engine_is_read_back(path: Path) -> None:
-    assert path.name == "tensorrt-11.4.0.106-sm89-fp16.engine"
+    assert path.name == "tensorrt-11.4.0.106-sm89-nvidia-l4-fp16.engine"
     assert read_plan(path).data == DATA
     assert read_plan(path).sidecar == SIDECAR
     assert path.with_suffix(".onnx").read_bytes() == b"network"
@@ -79,9 +79,10 @@ def test_a_damaged_engine_is_refused(path: Path, suffix: str, data: bytes | None
         ({"runtime_version": "10.12.0.36"}, r"built by tensorrt 10.12.0.36; installed here is tensorrt 11.4.0.106"),
         ({"runtime": "tensorrt-rtx"}, r"built by tensorrt-rtx"),
         ({"compute_capabilities": ("9.0",)}, r"NVIDIA L4 has compute capability 8.9, it was built for 9.0"),
+        ({"gpu": "NVIDIA L40S"}, r"was built on NVIDIA L40S; the GPU here is NVIDIA L4\."),
         ({"onnx_sha256": "99" * 32}, r"built from another tiny: ONNX 999999999999…, installed is 111111111111…"),
     ],
-    ids=["version", "runtime", "compute capability", "model"],
+    ids=["version", "runtime", "compute capability", "gpu", "model"],
 )
 def test_an_engine_that_does_not_fit_here_is_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(SetupError, match=says):

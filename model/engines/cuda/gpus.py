@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,7 +22,7 @@ class Gpu:
         index: its place in nvidia-smi; of an instance its GPU's.
         uuid: "GPU-…", of an instance "MIG-…"; what CUDA_VISIBLE_DEVICES takes.
         name: such as "NVIDIA L4".
-        memory: in bytes.
+        memory: in bytes; 0 where it is the machine's own, as on a GB10.
         compute_capability: such as "8.9".
         instances: of a GPU in MIG mode; nothing runs on such a GPU itself.
         mig: whether the GPU is in MIG mode.
@@ -36,9 +37,14 @@ class Gpu:
     mig: bool = False
 
     @property
-    def architecture(self) -> str:
-        """As it stands in the names of engine files, such as "sm89"."""
-        return f"sm{self.compute_capability.replace('.', '')}"
+    def model(self) -> str:
+        """As it stands in the names of engine files, such as "sm89-nvidia-l4".
+
+        The name too: TensorRT chooses kernels by a GPU's processors and memory, and says of a plan from another
+        model of the same compute capability that it "is likely to affect performance or even cause errors".
+        """
+        name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return f"sm{self.compute_capability.replace('.', '')}-{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class Inventory:
     Attributes:
         driver: its version, such as "580.65.06".
         cuda: the newest CUDA that the driver has, such as "13.0".
-        gpus: in nvidia-smi's order, those that CUDA_VISIBLE_DEVICES hides left out.
+        gpus: in nvidia-smi's order, those left out that CUDA_VISIBLE_DEVICES hides or a container or scheduler forbids.
     """
 
     driver: str
@@ -61,8 +67,8 @@ class GpuLoad:
     """What a GPU or MIG instance does now.
 
     Attributes:
-        used: bytes in use, by whatever process.
-        memory: bytes there are.
+        used: bytes in use, by whatever process; 0 where the memory is the machine's own.
+        memory: bytes there are; likewise.
         busy: share of the driver's last sample period in which anything ran, 0 to 1; None for a MIG instance.
     """
 
@@ -92,7 +98,8 @@ def list_gpus(environment: Mapping[str, str] = os.environ, nvml: ModuleType | No
         raise SetupError(f"There is no working NVIDIA driver here: {error}.", _NO_DRIVER) from error
     try:
         version = nvml.nvmlSystemGetCudaDriverVersion_v2()
-        everything = tuple(_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+        found = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        everything = tuple(gpu for gpu in found if gpu is not None)
         return Inventory(
             nvml.nvmlSystemGetDriverVersion(),
             f"{version // 1000}.{version % 1000 // 10}",
@@ -110,14 +117,7 @@ def used_memory(uuid: str) -> int:
     Raises:
         SetupError: when NVML cannot tell.
     """
-    nvml = importlib.import_module("pynvml")
-    try:
-        nvml.nvmlInit()
-        used: int = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid)).used
-        nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
-        raise SetupError(f"The NVIDIA driver does not answer: {error}.", _NO_DRIVER) from error
-    return used
+    return gpu_loads([uuid])[uuid].used
 
 
 def gpu_loads(uuids: Sequence[str], nvml: ModuleType | None = None) -> dict[str, GpuLoad]:
@@ -141,12 +141,23 @@ def gpu_loads(uuids: Sequence[str], nvml: ModuleType | None = None) -> dict[str,
 
 
 def _load(nvml: ModuleType, handle: object) -> GpuLoad:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    used, memory = _memory(nvml, handle)
     try:
         busy = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     except nvml.NVMLError:  # a MIG instance has none of its own
         busy = None
-    return GpuLoad(memory.used, memory.total, busy)
+    return GpuLoad(used, memory, busy)
+
+
+def _memory(nvml: ModuleType, handle: object) -> tuple[int, int]:
+    """Bytes in use, and bytes there are; 0 where a GPU has none of its own (GB10 of the DGX Spark)."""
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    except nvml.NVMLError as error:
+        if error.value != nvml.NVML_ERROR_NOT_SUPPORTED:
+            raise
+        return 0, 0
+    return memory.used, memory.total
 
 
 def find_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu | None:
@@ -156,6 +167,20 @@ def find_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu | None:
     everything = [one for gpu in gpus for one in (gpu, *gpu.instances)]
     found = [one for one in everything if wanted and one.uuid.startswith(wanted)]
     return found[0] if len(found) == 1 else None
+
+
+def usable_gpu(gpus: tuple[Gpu, ...], wanted: str) -> Gpu:
+    """What `find_gpu` finds; of a GPU in MIG mode its first instance, for such a GPU runs nothing itself.
+
+    Raises:
+        SetupError: when there is none.
+    """
+    gpu = find_gpu(gpus, wanted)
+    if gpu is not None and gpu.mig:
+        gpu = gpu.instances[0] if gpu.instances else None
+    if gpu is None:
+        raise SetupError(f"There is no GPU {wanted!r} here that could run anything.", "nvidia-smi -L lists them")
+    return gpu
 
 
 def _visible(gpus: tuple[Gpu, ...], said: str | None) -> tuple[Gpu, ...]:
@@ -171,8 +196,14 @@ def _visible(gpus: tuple[Gpu, ...], said: str | None) -> tuple[Gpu, ...]:
     return tuple(seen)
 
 
-def _gpu(nvml: ModuleType, index: int) -> Gpu:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+def _gpu(nvml: ModuleType, index: int) -> Gpu | None:
+    """None for a GPU of this machine that this process may not use: NVML counts those too."""
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    except nvml.NVMLError as error:
+        if error.value not in (nvml.NVML_ERROR_NO_PERMISSION, nvml.NVML_ERROR_OPERATING_SYSTEM):  # the latter: cgroups
+            raise
+        return None
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     capability = f"{major}.{minor}"
     try:
@@ -195,6 +226,6 @@ def _described(nvml: ModuleType, handle: object, index: int, capability: str) ->
         index,
         nvml.nvmlDeviceGetUUID(handle),
         nvml.nvmlDeviceGetName(handle),
-        nvml.nvmlDeviceGetMemoryInfo(handle).total,
+        _memory(nvml, handle)[1],
         capability,
     )
