@@ -4,6 +4,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from model.engines.cuda.gpus import Gpu
+from model.engines.libraries import Library, Runtime
 from pipeline.errors import SetupError
 
 CAPABILITIES: Final[tuple[str, ...]] = ("8.0", "8.6", "8.9", "12.0", "12.1")
@@ -14,6 +15,20 @@ _TURING = "7.5"
 def capabilities_for(gpu: Gpu | None) -> tuple[str, ...]:
     """What to build for unless told otherwise, on the machine of this GPU: on Turing for that too."""
     return (_TURING, *CAPABILITIES) if gpu is not None and gpu.compute_capability == _TURING else CAPABILITIES
+
+
+def check_capability(library: Library, gpu: Gpu) -> None:
+    """Refuse a GPU that TensorRT for RTX knows nothing of.
+
+    Raises:
+        SetupError: names what it runs on, and TensorRT proper.
+    """
+    if library.runtime is Runtime.TENSORRT_RTX and gpu.compute_capability not in capabilities_for(gpu):
+        raise SetupError(
+            f"TensorRT for RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}); "
+            f"it knows {_TURING}, {', '.join(CAPABILITIES)}.",
+            "pip install tensorrt-cu12, then mattemill worker gpu --engine tensorrt",
+        )
 
 
 def set_capabilities(trt: ModuleType, config: Any, capabilities: tuple[str, ...]) -> None:

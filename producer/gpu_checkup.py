@@ -1,20 +1,33 @@
 """What `mattemill doctor` says of GPUs, their packages and the engine files; on a machine without a GPU only notes."""
 
 import importlib.metadata
+from collections.abc import Callable
 
-from model.engines.cuda.gpus import list_gpus
+from model.engines.cuda.gpus import Inventory, list_gpus
+from model.engines.libraries import WHICH_TENSORRT, Runtime, installed, load_library
+from model.engines.opener import check_driver, open_backend
 from model.engines.plans import PlanStore
 from pipeline.errors import SetupError
 from pipeline.settings import Settings
 from producer.finding import Finding
 
-_PACKAGES = ("pycuda", "cuda-bindings", "tensorrt-cu12", "tensorrt-rtx-cu12-bindings", "torch", "onnxruntime-gpu")
+_PACKAGES = (
+    "pycuda",
+    "cuda-bindings",
+    "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
+    "tensorrt-rtx-cu12-bindings",
+    "tensorrt-rtx-cu13-bindings",
+    "torch",
+    "onnxruntime-gpu",
+)
 
 
-def gpus() -> list[Finding]:
-    """A line for each GPU, with driver and CUDA; a note where there is none."""
+def gpus(look: Callable[[], Inventory] = list_gpus) -> list[Finding]:
+    """A line for each GPU, with driver and CUDA, and whether `worker gpu` can run there; a note where there is none."""
     try:
-        inventory = list_gpus()
+        inventory = look()
     except SetupError as error:
         return [Finding("gpu", "note", f"No GPU can be used: {error.args[0]}", "worker gpu --devices cpu needs none")]
     if not inventory.gpus:
@@ -29,7 +42,25 @@ def gpus() -> list[Finding]:
             + f"; {about}.",
         )
         for gpu in inventory.gpus
-    ]
+    ] + [_usual_engine(inventory)]
+
+
+def _usual_engine(inventory: Inventory) -> Finding:
+    """What `worker gpu` takes when it is told of no engine, and whether it can run."""
+    from engine_build.capabilities import check_capability
+
+    runtime = next((one for one in Runtime if installed(one)), None)
+    if runtime is None:
+        return Finding("gpu engine", "note", "No TensorRT is installed.", WHICH_TENSORRT)
+    try:
+        library = load_library(runtime)
+        check_driver(library, inventory)
+        for gpu in inventory.gpus:
+            check_capability(library, gpu)
+        backend = open_backend()
+    except SetupError as error:
+        return Finding("gpu engine", "bad", str(error.args[0]), error.hint)
+    return Finding("gpu engine", "ok", f"worker gpu runs {runtime} {library.version}, with {backend.name}.")
 
 
 def packages() -> Finding:

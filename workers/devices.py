@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import structlog
 
 from model.engines.cuda.gpus import Gpu, Inventory, find_gpu, list_gpus
-from model.engines.libraries import Runtime, installed
+from model.engines.libraries import WHICH_TENSORRT, Runtime, installed
 from model.store import ModelStore
 from pipeline.errors import SetupError
 from pipeline.settings import Settings
@@ -194,8 +194,7 @@ def _usual_engine(is_installed: Callable[[Runtime], bool]) -> str:
             return str(runtime)
     raise SetupError(
         "Neither TensorRT nor TensorRT for RTX is installed.",
-        "pip install tensorrt-cu12 (data-centre GPUs) or pip install 'mattemill[gpu]' (RTX GPUs); or choose another: "
-        "--engine torch, --engine onnx",
+        f"{WHICH_TENSORRT}; or choose another: --engine torch, --engine onnx",
     )
 
 

@@ -3,14 +3,13 @@
 import structlog
 
 from engine_build.build import BuildOptions, EngineBuilder
-from engine_build.capabilities import CAPABILITIES, capabilities_for
+from engine_build.capabilities import capabilities_for, check_capability
 from engine_build.progress import Progress
 from model.engines.base import Engine
 from model.engines.cuda.gpus import Gpu, Inventory
 from model.engines.libraries import Library, Runtime, load_library
 from model.engines.opener import OutdatedPlanError, check_driver, find_plan, open_tensorrt, plan_keys
 from model.engines.plans import PlanStore
-from pipeline.errors import SetupError
 from pipeline.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,11 +73,5 @@ def options_for(settings: Settings, gpu: Gpu, library: Library) -> BuildOptions:
         SetupError: when TensorRT for RTX knows nothing of this GPU.
     """
     largest = settings.max_batch
-    capabilities = capabilities_for(gpu)
-    if library.runtime is Runtime.TENSORRT_RTX and gpu.compute_capability not in capabilities:
-        raise SetupError(
-            f"TensorRT for RTX does not run on {gpu.name} (compute capability {gpu.compute_capability}); "
-            f"it knows 7.5, {', '.join(CAPABILITIES)}.",
-            "pip install tensorrt-cu12, then mattemill worker gpu --engine tensorrt",
-        )
-    return BuildOptions(batches=(1, max(largest // 2, 1), largest), compute_capabilities=capabilities)
+    check_capability(library, gpu)
+    return BuildOptions(batches=(1, max(largest // 2, 1), largest), compute_capabilities=capabilities_for(gpu))

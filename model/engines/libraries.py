@@ -17,6 +17,8 @@ from pipeline.errors import SetupError
 OLDEST = {"tensorrt": (10, 12), "tensorrt-rtx": (1, 4)}
 """From these on a strongly typed FP16 graph is all there is to say; older ones want flags that newer ones removed."""
 
+WHICH_TENSORRT = "pip install tensorrt-cu12 (data-centre GPUs) or pip install 'mattemill[gpu]' (RTX GPUs)"
+
 
 class Runtime(StrEnum):
     """NVIDIA's two runtimes. Their Python interfaces are the same."""

@@ -18,6 +18,7 @@ from pipeline.errors import SetupError
 from pipeline.ids import SizeBucket
 
 _INPUT, _OUTPUT = "images", "alpha"
+_WHO_HAS_MEMORY = "nvidia-smi shows which processes have the GPU's memory"
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class TensorRTEngine:
             self._runtime = self._api.runtime()
             engine = self._runtime.deserialize_cuda_engine(self._plan.data)
             if engine is None:
-                raise self._refused(f"cannot run here: {self._api.complaint()}")
+                raise self._cannot_run()
             self._engine = engine
             self._check_ends(engine)
             profiles = self._profiles(engine)
@@ -112,7 +113,8 @@ class TensorRTEngine:
                 self._lanes[size_bucket] = _Lane(self._context(engine, index), largest, largest)
             self._backend.synchronise()
         except EngineError as error:
-            raise self._refused(f"cannot run here: {error}") from error
+            hint = _WHO_HAS_MEMORY if isinstance(error, DeviceMemoryError) else ""
+            raise self._refused(f"cannot run here: {error}", hint) from error
 
     def _check_ends(self, engine: CudaEngine) -> None:
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -141,15 +143,19 @@ class TensorRTEngine:
     def _context(self, engine: CudaEngine, profile: int) -> ExecutionContext:
         context = engine.create_execution_context(self._api.memory_is_ours())
         if context is None:
-            raise self._refused(f"cannot run here: {self._api.complaint()}")
+            raise self._cannot_run()
         if not context.set_optimization_profile_async(profile, self._backend.stream):
             raise self._refused(f"does not let its profile {profile} be chosen: {self._api.complaint()}")
         return context
 
-    def _refused(self, why: str) -> SetupError:
+    def _cannot_run(self) -> SetupError:
+        hint = _WHO_HAS_MEMORY if self._api.lacks_memory() else ""
+        return self._refused(f"cannot run here: {self._api.complaint()}", hint)
+
+    def _refused(self, why: str, hint: str = "") -> SetupError:
         side = self._plan.sidecar
         again = f"mattemill engine build {side.model} --runtime {side.runtime}"
-        return SetupError(f"Engine {self._plan.path} {why.rstrip('.')}.", again)
+        return SetupError(f"Engine {self._plan.path} {why.rstrip('.')}.", hint or again)
 
     def _infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._lost:
@@ -164,7 +170,9 @@ class TensorRTEngine:
             except DeviceMemoryError as error:
                 self._free()
                 if count == 1:
-                    raise EngineError(f"The GPU has not enough memory for one image: {error}") from error
+                    raise EngineError(
+                        f"The GPU has not enough memory for one image: {error} Hint: {_WHO_HAS_MEMORY}"
+                    ) from error
                 lane.fits = count // 2
             except DeviceError as error:
                 self._look_after(error)

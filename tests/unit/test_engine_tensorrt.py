@@ -182,6 +182,14 @@ def test_refuses_a_plan_that_cannot_be_run(options: dict[str, object], says: str
     assert not device.is_open
 
 
+@pytest.mark.parametrize("missing", ["loads", "contexts"])
+def test_a_gpu_that_is_full_needs_no_other_engine(missing: str) -> None:
+    device, api = both(**{missing: False, "said": "Error Code 2: OutOfMemory (out of memory)"})
+    with pytest.raises(SetupError, match="cannot run here: Error Code 2") as caught, opened(device, api):
+        pass
+    assert caught.value.hint == "nvidia-smi shows which processes have the GPU's memory"
+
+
 def test_a_device_that_cannot_be_opened_is_a_refusal() -> None:
     device, api = both()
     device.broken = True
