@@ -34,12 +34,13 @@ COPY --from=build /opt/mattemill /opt/mattemill
 RUN groupadd --gid 10001 mattemill \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/mattemill --shell /usr/sbin/nologin mattemill \
     && install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/mattemill
+# The base image asks for a driver of its own CUDA, which nothing here uses: any driver with CUDA 12 will do.
 # Engines are built once and kept in /var/lib/mattemill/engines: keep the volume. What CUDA compiles lies there too.
 ENV PATH=/opt/mattemill/bin:$PATH \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     MATTEMILL_HOME=/var/lib/mattemill MATTEMILL_LOG_FORMAT=json \
     NUMBA_CACHE_DIR=/var/lib/mattemill/cache/numba CUDA_CACHE_PATH=/var/lib/mattemill/cache/cuda \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility NVIDIA_DISABLE_REQUIRE=1
 USER 10001:10001
 # Compiled now: loaders need it for photos with a wide gamut. A new volume takes it over.
 RUN ["python", "-c", "from model.cutout import warm_up; warm_up()"]

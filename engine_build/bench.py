@@ -18,6 +18,7 @@ CAVEATS = (
     "included; median of the runs, after a warm-up.",
     "Each engine runs in a process of its own, one after the other. host_mb is that process's largest resident "
     "memory, interpreter and libraries included; gpu_mb is what the GPU had less free afterwards.",
+    "On a GPU PyTorch FP32 convolves in TF32, as PyTorch does unless told otherwise; ONNX Runtime FP32 does not.",
     "On the processor, images of a batch run side by side or one after the other: a batch gains nothing there.",
 )
 _TIMEOUT = 3600

@@ -63,7 +63,7 @@ def run_up(
     Args:
         directory: where to keep the data; None takes a temporary one.
         photos: a folder of pictures to put into the bucket of sources.
-        devices: of the GPU worker: "cpu" or "fake:MS".
+        devices: of the GPU worker, see `workers.devices.choose_devices`.
         flower_port: of Flower; None takes a free one.
         web_port: of the live page, likewise.
         flower_host: the address that Flower binds.
@@ -132,7 +132,10 @@ def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[
         while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
             check_alive(workers, kept)
             if time.monotonic() > deadline:
-                raise SetupError(f"The workers gave no answer within {_START_SECONDS:g} s.", "try again")
+                raise SetupError(
+                    f"The workers gave no answer within {_START_SECONDS:g} s.",
+                    "try again; on a GPU, mattemill engine build before",
+                )
     finally:
         app.close()
 

@@ -39,7 +39,7 @@ def demo(photos: Path | None, out: Path) -> None:
     "--photos", type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="a folder of pictures to put into s3://photos/, subfolders too",
 )  # fmt: skip
-@click.option("--devices", default="cpu", show_default=True, help="cpu, or fake:MS for load tests")
+@click.option("--devices", default="cpu", show_default=True, help="cpu; all, or indices or UUIDs of GPUs; fake:MS")
 @click.option("--flower-port", type=click.IntRange(1, 65535), help="the port of Flower's page  [default: a free one]")
 @click.option("--flower-host", default="127.0.0.1", show_default=True, help="the address that Flower's page binds")
 @click.option("--web-port", type=click.IntRange(1, 65535), help="the port of the live page  [default: a free one]")

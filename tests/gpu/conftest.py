@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine_build.capabilities import check_capability
 from engine_build.wrap import wrap
 from model.catalogue import ModelSpec
 from model.engines.cuda.gpus import Gpu, Inventory, list_gpus
@@ -51,17 +52,9 @@ def library(request: pytest.FixtureRequest, gpu: Gpu) -> Library:
     """Each TensorRT that is installed."""
     try:
         loaded = load_library(request.param)
+        check_capability(loaded, gpu)
     except SetupError as error:
         pytest.skip(str(error))
-    if request.param is Runtime.TENSORRT_RTX and gpu.compute_capability not in (
-        "7.5",
-        "8.0",
-        "8.6",
-        "8.9",
-        "12.0",
-        "12.1",
-    ):
-        pytest.skip(f"TensorRT for RTX does not run on {gpu.name} (compute capability {gpu.compute_capability})")
     return loaded
 
 

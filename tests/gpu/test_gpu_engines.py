@@ -14,9 +14,10 @@ from engine_build.build import BuildOptions, EngineBuilder
 from engine_build.parity import onnx_runner
 from engine_build.progress import Progress
 from model.engines.base import Engine, EngineError
-from model.engines.cuda.gpus import Gpu, Inventory
-from model.engines.libraries import Library
-from model.engines.opener import open_tensorrt
+from model.engines.cuda.device import DeviceMemoryError
+from model.engines.cuda.gpus import Gpu, Inventory, used_memory
+from model.engines.libraries import Library, Runtime
+from model.engines.opener import open_backend, open_tensorrt
 from model.engines.tensorrt import TensorRTEngine
 from model.store import ModelStore
 from pipeline.ids import SizeBucket
@@ -72,6 +73,53 @@ def test_sizes_may_alternate(engine: TensorRTEngine) -> None:
         assert np.array_equal(one, other)
 
 
+def test_engines_that_come_and_go_take_no_memory_with_them(built: Path, library: Library, gpu: Gpu) -> None:
+    if "MIG" in gpu.uuid or not gpu.memory:
+        pytest.skip("NVML tells the memory of whole GPUs with memory of their own reliably only")
+    used = []
+    for _ in range(4):
+        with open_tensorrt("tiny", built, library, gpu, LARGEST) as opened:
+            opened.warm_up()
+        used.append(used_memory(gpu.uuid))
+    assert used[-1] - used[0] < 64 << 20, used  # the first one loads what CUDA keeps
+
+
+def test_a_full_gpu_harms_nothing(engine: TensorRTEngine, gpu: Gpu) -> None:
+    """Whatever fits is right, what does not is an error of its images, and afterwards all fits again."""
+    if not gpu.memory:
+        pytest.skip("its memory is the machine's, which nobody wants full")
+    images = photos(LARGEST, SIZES[0])
+    expected = engine.infer(images)
+    backend = open_backend()
+    backend.open()
+    engine._owner.submit(engine._buffers.release).result()  # type: ignore[union-attr]
+    held, size = [], 1 << 30
+    while size >= 1 << 20:
+        try:
+            held.append(backend.allocate(size))
+        except DeviceMemoryError:
+            size //= 2
+    why = ""
+    try:
+        assert np.abs(engine.infer(images).astype(int) - expected).max() <= 1
+    except EngineError as error:
+        why = f"{type(error).__name__}: {error}"
+    for address in held:
+        backend.free(address)
+    backend.close()
+    assert not why or why.startswith("EngineError: The GPU has not enough memory for one image"), why
+    engine._lanes[SIZES[0]].fits = LARGEST
+    assert np.array_equal(engine.infer(images), expected)
+
+
+def test_the_worker_leaves_nothing_of_a_photo_in_a_smaller_batch(engine: TensorRTEngine) -> None:
+    """Buffers are shared by all sizes and batches: what a larger batch left there must not come back."""
+    one = photos(1, SIZES[1])
+    fresh = engine.infer(one)
+    engine.infer(255 - photos(LARGEST, SIZES[0]))
+    assert np.array_equal(engine.infer(one), fresh)
+
+
 def test_a_worker_leaves_with_70_when_its_context_is_gone(built: Path, library: Library, gpu: Gpu) -> None:
     """The scratch and the tensors are sent to an address that is not there, which no later call survives."""
     code = """
@@ -81,7 +129,7 @@ import numpy as np
 from model.engines.base import EngineLostError
 from model.engines.cuda.gpus import find_gpu, list_gpus
 from model.engines.libraries import Runtime, load_library
-from model.engines.opener import open_tensorrt
+from model.engines.opener import open_backend, open_tensorrt
 home, runtime, uuid = sys.argv[1:]
 gpu = find_gpu(list_gpus().gpus, uuid)
 engine = open_tensorrt("tiny", Path(home), load_library(Runtime(runtime)), gpu, 8)
@@ -119,6 +167,18 @@ def test_the_commands_verify_and_bench(built: Path, library: Library) -> None:
     assert measured.returncode == 0, measured.stderr
     labels = {one["label"] for one in json.loads(measured.stdout)["engines"]}
     assert any(label.startswith("TensorRT") for label in labels)
+
+
+def test_the_command_builds_again_from_its_timings(home: Path, library: Library, gpu: Gpu) -> None:
+    environment = {**os.environ, "MATTEMILL_HOME": str(home), "MATTEMILL_MODEL": "tiny"}
+    line = [sys.executable, "-m", "producer.commands", "engine", "build", "--runtime", str(library.runtime), "--json"]
+    for _ in range(2):
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert gpu.compute_capability in told["compute_capabilities"]
+    cache = home / "engines" / "timing"
+    assert library.runtime is Runtime.TENSORRT_RTX or [one for one in cache.iterdir() if one.stat().st_size]
 
 
 def torch_engine(cuda: bool) -> Engine:
