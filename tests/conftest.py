@@ -15,6 +15,7 @@ import redis
 from botocore.config import Config
 
 from pipeline.ledger import Ledger, connect
+from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from tests.processes import empty
 from workers.local.seaweed import Seaweed
@@ -132,3 +133,12 @@ def environment(settings: Settings, seaweed: Seaweed) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }
+
+
+@pytest.fixture
+def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """A store with this process's environment set to that of the ones that a test starts."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with S3Store(settings) as store:
+        yield store

@@ -1,6 +1,5 @@
 """The row of a failure says what was known at that moment: the engine, and what each stage took."""
 
-from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
@@ -19,14 +18,6 @@ from workers.engine_record import EngineRecord
 from workers.metrics import EncodeMetrics
 
 KEY = Key("in/产品.jpg")
-
-
-@pytest.fixture
-def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with S3Store(settings) as store:
-        yield store
 
 
 @pytest.fixture

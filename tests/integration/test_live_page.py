@@ -36,14 +36,6 @@ READ_ONLY = "-@all +@read +@connection +@transaction +time +psubscribe +punsubsc
 
 
 @pytest.fixture
-def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with S3Store(settings) as store:
-        yield store
-
-
-@pytest.fixture
 def spec(ledger: Ledger, s3_bucket: str, s3_client: "S3Client") -> Iterator[RunSpec]:
     spec = RunSpec(new_run_id(), s3_bucket, "in/", s3_bucket, "out/", "u2netp", "0" * 64, ("320x320",))
     ledger.create(spec)

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with S3Store(settings) as store:
-        yield store
-
-
-@pytest.fixture
 def spec(ledger: Ledger, s3_bucket: str, s3_client: "S3Client") -> Iterator[RunSpec]:
     spec = RunSpec(new_run_id(), "photos", "", s3_bucket, "out/", "u2netp", "0" * 64, ("320x320",))
     ledger.create(spec)

@@ -1,7 +1,6 @@
 """The pictures of a run's report: of every image while they are few, of a sample when they are many."""
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import cv2
@@ -23,14 +22,6 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 IMAGES = 120
-
-
-@pytest.fixture
-def store(settings: Settings, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with S3Store(settings) as store:
-        yield store
 
 
 def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> str:
