@@ -4,6 +4,7 @@ import hashlib
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from threading import Lock
 
 import numpy as np
 import simplejpeg
@@ -26,6 +27,7 @@ class SyntheticStore:
         self._keys = keys
         self._objects: dict[tuple[str, Key], tuple[bytes, ETag, dict[str, str]]] = {}
         self._order: list[tuple[str, Key]] | None = None
+        self._lock = Lock()
 
     def check_bucket(self, bucket: str) -> None:
         self.requests["list"] += 1
@@ -37,9 +39,11 @@ class SyntheticStore:
             end = min(start + PAGE, self._keys)
             made_up = (source(prefix, number) for number in range(start, end))
             return Page(tuple(made_up), str(end) if end < self._keys else None)
-        if self._order is None:
-            self._order = sorted(self._objects)
-        names = [key for place, key in self._order if place == bucket and key.startswith(prefix)]
+        with self._lock:
+            if self._order is None:
+                self._order = sorted(self._objects)
+            order = self._order
+        names = [key for place, key in order if place == bucket and key.startswith(prefix)]
         start = bisect_left(names, token) if token else 0
         rows = tuple(Listed(key, *self._about(bucket, key)) for key in names[start : start + PAGE])
         return Page(rows, names[start + PAGE] if start + PAGE < len(names) else None)
@@ -78,14 +82,16 @@ class SyntheticStore:
     ) -> ETag:
         self.requests["put"] += 1
         etag = ETag(hashlib.md5(body, usedforsecurity=False).hexdigest())
-        self._order = None
-        self._objects[bucket, key] = (body, etag, dict(metadata or {}))
+        with self._lock:
+            self._objects[bucket, key] = (body, etag, dict(metadata or {}))
+            self._order = None
         return etag
 
     def delete(self, bucket: str, key: Key) -> None:
         self.requests["delete"] += 1
-        self._order = None
-        self._objects.pop((bucket, key), None)
+        with self._lock:
+            self._objects.pop((bucket, key), None)
+            self._order = None
 
 
 def source(prefix: str, number: int) -> Listed:

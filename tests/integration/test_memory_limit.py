@@ -87,16 +87,21 @@ def test_a_sweep_waits_at_the_limit_and_goes_on_when_images_are_finished(
     assert 1000 < at_limit < KEYS
     assert LISTING_LIMIT <= fill(ledger.client) < LISTING_LIMIT + 0.05
 
-    workers, finished = Workers(ledger), list[RunId]()
+    workers, finished, rows = Workers(ledger), list[RunId](), list[str]()
+
+    def finish(run: RunId) -> None:  # after it the run is closed, and what it had in Redis is dropped
+        rows.extend(str(row["key"]) for row in read_rows(store, ledger, spec))
+        finished.append(run)
+
     with Housekeeper(
-        ledger, workers.send, finished.append, settings, lambda run: void(write_part(store, ledger, spec))
+        ledger, workers.send, finish, settings, lambda run: void(write_part(store, ledger, spec))
     ) as keeper:
-        while not finished:
+        while ledger.counts(run).state != "finished":
             assert keeper.step()
             workers.work()
             assert fill(ledger.client) < 1
-        rows = [str(row["key"]) for row in read_rows(store, ledger, spec)]
     producer.join()
+    assert finished == [run]
     assert runs == [run]
     counts = ledger.counts(run)
     assert (counts.listed, counts.done, counts.failed, counts.error) == (KEYS, KEYS, 0, "")
