@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 import structlog
 
@@ -38,7 +39,14 @@ _T = TypeVar("_T")
 class _Loaded:
     taken: Taken
     slot: Slot
+    matte: "Future[Matte]"
     repeated: bool  # its matte was or is computed for another image
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    taken: Taken
+    error: Exception
 
 
 class MatteStage:
@@ -157,50 +165,39 @@ class MatteStage:
         return taken
 
     def _see_through(self, spec: RunSpec, taken: Sequence[Taken]) -> None:
-        done: SimpleQueue[Future[Slot] | Future[Matte]] = SimpleQueue()
-        loads: dict[Future[Slot], Taken] = {}
+        ended: SimpleQueue[_Loaded | _Broken] = SimpleQueue()
         for one in taken:
-            loading = self._inference.load(spec.source_bucket, one)
-            loads[loading] = one
-            loading.add_done_callback(done.put)
-        mattes: dict[Future[Matte], list[_Loaded]] = {}
-        while loads or mattes:
-            ready: list[tuple[_Loaded, Future[Matte]]] = []
-            for future in _all_of(done):
-                if (of := loads.pop(cast(Future[Slot], future), None)) is not None:
-                    self._loaded(of, cast(Future[Slot], future), mattes, done)
-                else:
-                    matte = cast(Future[Matte], future)
-                    ready += [(loaded, matte) for loaded in mattes.pop(matte)]
+            self._inference.load(spec.source_bucket, one).add_done_callback(partial(self._loaded, one, ended))
+        left = len(taken)
+        while left:
             # The images of a batch are ready together and go on together.
+            ready: list[_Loaded] = []
+            for end in _all_of(ended):
+                left -= 1
+                if isinstance(end, _Loaded):
+                    ready.append(end)
+                else:
+                    self._failed(end.taken, end.error)
             if ready:
                 self._hand_over(spec, ready)
 
-    def _loaded(
-        self,
-        one: Taken,
-        loading: "Future[Slot]",
-        mattes: "dict[Future[Matte], list[_Loaded]]",
-        done: "SimpleQueue[Future[Slot] | Future[Matte]]",
-    ) -> None:
+    def _loaded(self, one: Taken, ended: "SimpleQueue[_Loaded | _Broken]", loading: "Future[Slot]") -> None:
+        """Pass an image on to the engine; in the thread that has loaded it, as every other thread costs a switch."""
         try:
             slot = loading.result()
             matte, repeated = self._inference.compute(one, slot)
         except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
-            self._failed(one, error)
+            ended.put(_Broken(one, error))
             return
-        # Two of this job may share one matte: the same picture under two names.
-        if matte not in mattes:
-            mattes[matte] = []
-            matte.add_done_callback(done.put)
-        mattes[matte].append(_Loaded(one, slot, repeated))
+        loaded = _Loaded(one, slot, matte, repeated)
+        matte.add_done_callback(lambda _: ended.put(loaded))
 
-    def _hand_over(self, spec: RunSpec, ready: "list[tuple[_Loaded, Future[Matte]]]") -> None:
+    def _hand_over(self, spec: RunSpec, ready: "list[_Loaded]") -> None:
         started = time.perf_counter()
         packed: list[tuple[_Loaded, dict[str, float], bytes]] = []
-        for loaded, future in ready:
+        for loaded in ready:
             try:
-                matte = future.result()
+                matte = loaded.matte.result()
                 waited, computed = (0.0, 0.0) if loaded.repeated else (matte.waited, matte.computed)
                 milliseconds = {
                     **loaded.slot.loaded.milliseconds,
