@@ -17,10 +17,12 @@ from model.codecs.probe import probe
 from model.codecs.shaper import Shaper, apply_shaper
 from model.compiled import compiled
 from model.foreground import cut_out, estimate
+from model.preview import encode_preview, small_size
 from model.refine import guide, refine
 from model.shrink import shrink
 from model.subject import Box, framed, subject_box, suspects, tightened
 from pipeline.errors import Code, PermanentError
+from pipeline.preview import Preview
 from pipeline.recipe import LONGEST_SIDE, Recipe
 
 UInt8 = npt.NDArray[np.uint8]
@@ -43,6 +45,7 @@ class Cutout:
         photo_width: likewise.
         suspects: what is suspicious about the matte; see `model.subject.suspects`.
         own_alpha: whether the photo was cut out already, and its own alpha was used.
+        preview: small pictures of it, where they were asked for.
     """
 
     body: bytes
@@ -52,6 +55,7 @@ class Cutout:
     photo_width: int
     suspects: tuple[str, ...]
     own_alpha: bool
+    preview: Preview | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,20 +147,37 @@ def render(made: Cut, recipe: Recipe, background: UInt8 | None = None, *, exif: 
         )
     if recipe.format == "alpha":
         return encode_png(_shown(made.alpha, made.box))
-    strips = _rgba(made)
-    channels = 4
-    if recipe.background:
-        strips, channels = _on_background(strips, _canvas(recipe, background, height, width)), 3
     if recipe.format == "png":
+        strips, channels = _strips(made, recipe, background)
         writer = PngWriter(height, width, channels, exif=exif, icc=icc)
         for _, strip in strips:
             writer.write(strip)
         return writer.finish()
-    whole = np.empty((height, width, channels), np.uint8)
-    for top, strip in strips:
-        whole[top : top + len(strip)] = strip
     encode = encode_jpeg if recipe.format == "jpeg" else encode_webp
-    return encode(whole, recipe.quality, exif=exif, icc=icc)
+    return encode(_whole(made, recipe, background), recipe.quality, exif=exif, icc=icc)
+
+
+def preview_of_cut(made: Cut, recipe: Recipe, background: UInt8 | None, side: int, icc: bytes | None = None) -> Preview:
+    """Small pictures of what an output shows: of the photo, and of the same cut and recipe at that scale.
+
+    Args:
+        made: of `cut`.
+        recipe: what is wanted.
+        background: as of `render`.
+        side: pixels of their longer side; nothing is enlarged.
+        icc: the profile that the colours are in; None is sRGB.
+    """
+    height, width = made.alpha.shape
+    scale = min(side / max(made.box.height, made.box.width), 1)
+    size = max(round(height * scale), 1), max(round(width * scale), 1)
+    top, left = round(made.box.top * scale), round(made.box.left * scale)
+    shown_height, shown_width = small_size(made.box.height, made.box.width, side)
+    step = max(int(0.5 / scale), 1)  # means of half the rows look the same
+    rgb, alpha = np.ascontiguousarray(made.rgb[::step]), made.alpha[::step]
+    alpha = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    small = Cut(shrink(rgb, *size), alpha, made.colours, Box(top, left, top + shown_height, left + shown_width))
+    output = _shown(alpha, small.box) if recipe.format == "alpha" else _whole(small, recipe, background)
+    return encode_preview(_shown(small.rgb, small.box), output, icc)
 
 
 def make_cutout(
@@ -166,6 +187,7 @@ def make_cutout(
     background: UInt8 | None,
     max_megapixels: int,
     stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    preview_side: int = 0,
 ) -> Cutout:
     """All of the above, for the bytes of a photo.
 
@@ -176,6 +198,7 @@ def make_cutout(
         background: uint8 [bh, bw, 3] of any size, where the recipe names an image.
         max_megapixels: largest photo.
         stage: is entered with the name of each stage, to time it.
+        preview_side: pixels of the longer side of small pictures to be made besides; 0 for none.
 
     Raises:
         PermanentError: as `open_photo` and `render`.
@@ -188,8 +211,12 @@ def make_cutout(
         height, width = made.box.height, made.box.width
         exif = exif_of(data, probe(data).format, height, width) if recipe.metadata else b""
         body = render(made, recipe, background, exif=exif, icc=picture.icc or b"")
+    preview = None
+    if preview_side:
+        with stage("preview"):
+            preview = preview_of_cut(made, recipe, background, preview_side, picture.icc)
     found = suspects(made.alpha if own_alpha else alpha)
-    return Cutout(body, height, width, picture.full_height, picture.full_width, found, own_alpha)
+    return Cutout(body, height, width, picture.full_height, picture.full_width, found, own_alpha, preview)
 
 
 def warm_up() -> None:
@@ -198,6 +225,7 @@ def warm_up() -> None:
     ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
     made, _ = cut(Picture(rgb, None, 96, 96), ramp, Recipe())
     render(made, Recipe())
+    preview_of_cut(made, Recipe(), None, 48)
     render(made, Recipe(background="#ffffff"))
     shrink(rgb, 16, 16)
     apply_shaper(rgb, Shaper(np.zeros((3, 256), np.float32), np.eye(3, dtype=np.float32)))
@@ -236,6 +264,23 @@ def _shown(pixels: UInt8, box: Box) -> UInt8:
     if top < bottom and left < right:
         out[top - box.top : bottom - box.top, left - box.left : right - box.left] = pixels[top:bottom, left:right]
     return out
+
+
+def _strips(made: Cut, recipe: Recipe, background: UInt8 | None) -> tuple[Iterator[tuple[int, UInt8]], int]:
+    """The output's rows in strips, as of `_rgba`, and how many channels they have."""
+    strips = _rgba(made)
+    if not recipe.background:
+        return strips, 4
+    return _on_background(strips, _canvas(recipe, background, made.box.height, made.box.width)), 3
+
+
+def _whole(made: Cut, recipe: Recipe, background: UInt8 | None) -> UInt8:
+    """All of the output, uint8 [h, w, 3 or 4]."""
+    strips, channels = _strips(made, recipe, background)
+    whole = np.empty((made.box.height, made.box.width, channels), np.uint8)
+    for top, strip in strips:
+        whole[top : top + len(strip)] = strip
+    return whole
 
 
 def _rgba(made: Cut) -> Iterator[tuple[int, UInt8]]:

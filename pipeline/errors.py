@@ -21,6 +21,7 @@ class Code(StrEnum):
     TOO_LARGE = "too_large"
     CHANGED_WHILE_PROCESSING = "changed_while_processing"
     ENGINE_ERROR = "engine_error"
+    ENCODE_ERROR = "encode_error"
     UPLOAD_FAILED = "upload_failed"
     OUTPUT_CONFLICT = "output_conflict"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"

@@ -7,6 +7,8 @@ import resource
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import structlog
@@ -19,8 +21,8 @@ from celery.worker.request import Request
 
 from model.codecs.alpha import AlphaError, unpack_alpha
 from model.cutout import warm_up
-from pipeline.errors import Code, ItemError
-from pipeline.ids import ETag, Key
+from pipeline.errors import Code, ItemError, PermanentError, TransientError
+from pipeline.ids import ETag, Key, RunId
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
 from pipeline.ledger import Ledger, Taken, check, connect
 from pipeline.runs import Item
@@ -34,6 +36,7 @@ from workers.last_words import ending
 from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
 from workers.metrics import EncodeMetrics, Metrics
+from workers.previews import Previews
 
 log = structlog.get_logger(__name__)
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")
@@ -41,30 +44,49 @@ _TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """How a child ends that somebody has told to: that says nothing of its image."""
 
 
-def encode(ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics) -> None:
+def encode(
+    ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics, previews: Previews
+) -> None:
     """Take the job's items and see each to its outcome; late copies drop out."""
     held = ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
     metrics.late(job, len(held))
     for taken in held:
-        key = taken.item.key
+        run, item, key = taken.run, taken.item, taken.item.key
         try:
             packed = unpack_alpha(taken.alpha or b"")
         except AlphaError as error:
             outcome = ledger.lost_alpha(taken, str(error))
             metrics.failed(Code.ENGINE_ERROR, outcome)
-            log.warning("alpha_lost", run=job.run, key=key, outcome=outcome)
+            log.warning("alpha_lost", run=run, key=key, outcome=outcome)
             continue
+        spec, side = ledger.spec(run), previews.side(run, item.id)
         try:
-            with metrics.working_on(taken.item.bytes + packed.alpha.nbytes):
-                row = make_cutout(store, settings, ledger.spec(job.run_id), taken.item, packed, metrics.took)
+            with metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(run, key):
+                row, preview = make_cutout(store, settings, spec, item, packed, metrics.took, side)
         except ItemError as error:
             outcome = ledger.fail(taken, error, packed.engine)
             metrics.failed(error.code, outcome)
-            log.warning("encode_failed", run=job.run, key=key, code=error.code, error=str(error), outcome=outcome)
+            log.warning("encode_failed", run=run, key=key, code=error.code, error=str(error), outcome=outcome)
             continue
+        if preview is not None:
+            previews.keep(run, item.id, preview)  # before the last image is done, and the report begun
         if ledger.done(taken, row):
             metrics.done()
-        log.info("encode", run=job.run, key=key, ms=row["ms"])
+        log.info("encode", run=run, key=key, ms=row["ms"])
+
+
+@contextmanager
+def _errors_of_an_image(run: RunId, key: Key) -> Iterator[None]:
+    """What nobody foresaw is the image's error too: without an outcome it would come back for ever."""
+    try:
+        yield
+    except ItemError:
+        raise
+    except MemoryError as error:
+        raise PermanentError(Code.TOO_LARGE, "It needs more memory than an encode process may use.") from error
+    except Exception as error:
+        log.exception("encode_broke", run=run, key=key)
+        raise TransientError(Code.ENCODE_ERROR, f"{type(error).__name__}: {error}") from error
 
 
 def run(concurrency: str, settings: Settings) -> None:
@@ -77,7 +99,7 @@ def run(concurrency: str, settings: Settings) -> None:
     warm_up()
     drop_code("libllvmlite")
     store = S3Store(settings, pool=2)  # the first connection is opened by a child
-    child: dict[str, Ledger] = {}
+    child: list[tuple[Ledger, Previews]] = []
     metrics = EncodeMetrics()
 
     @worker_before_create_process.connect(weak=False)
@@ -91,7 +113,8 @@ def run(concurrency: str, settings: Settings) -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a terminal's reaches the whole group; the parent decides
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
-        child["ledger"] = Ledger(connect(settings), settings)
+        ledger = Ledger(connect(settings), settings)
+        child[:] = [(ledger, Previews(ledger))]
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 
@@ -121,7 +144,8 @@ def run(concurrency: str, settings: Settings) -> None:
             # Billiard's handlers, set after worker_process_init, would end with 70 as after a fault.
             signal.signal(number, signal.SIG_DFL)
         try:
-            encode(child["ledger"], store, settings, Job.parse(job), metrics)
+            ((ledger, previews),) = child
+            encode(ledger, store, settings, Job.parse(job), metrics, previews)
         except MessageError as error:
             log.warning("message_refused", error=str(error))
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back

@@ -17,6 +17,7 @@ from model.engines.fake import FAKE
 from pipeline.errors import Code, ItemError, TransientError
 from pipeline.ids import ETag, Key, Location, RunId
 from pipeline.places import Places
+from pipeline.preview import Preview
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import parse_recipe
 from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
@@ -35,8 +36,9 @@ def make_cutout(
     item: Item,
     packed: PackedAlpha,
     took: Callable[[str, float], object] = lambda stage, milliseconds: None,
-) -> dict[str, object]:
-    """Make and upload the cutout of one image; gives its row, and tells `took` what each stage took.
+    preview_side: int = 0,
+) -> tuple[dict[str, object], Preview | None]:
+    """Make and upload the cutout of one image; gives its row and preview, and tells `took` what each stage took.
 
     An output that already has this fingerprint is left alone; another is replaced only if it is still the one that was
     looked at.
@@ -50,7 +52,7 @@ def make_cutout(
         _check_places(settings, spec, item, recipe)
         body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
         background = _background.of(store, settings, spec, recipe)
-    cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage)
+    cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage, preview_side)
     with stage("upload"):
         output_etag, output_bytes = upload(store, spec, item, cutout, packed.engine)
     row: dict[str, object] = {
@@ -72,7 +74,7 @@ def make_cutout(
         row["suspects"] = list(cutout.suspects)
     if cutout.own_alpha:
         row["own_alpha"] = True
-    return row
+    return row, cutout.preview
 
 
 def _check_places(settings: Settings, spec: RunSpec, item: Item, recipe: Recipe) -> None:

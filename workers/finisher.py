@@ -17,19 +17,14 @@ from pipeline.ledger import Counts, Ledger, connect
 from pipeline.log import configure
 from pipeline.manifest import Rows, collect, delete_parts, remember, write_manifest, write_part
 from pipeline.places import Places
-from pipeline.runs import RunSpec
+from pipeline.runs import RunSpec, item_id
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
-from producer.report import FailureRow, ReportData, render_report
+from producer.report import Card, FailureRow, ReportData, render_report
 from producer.report.meanings import meaning
 from producer.summary import Summary, summarise
-from workers.cards import make_cards
 from workers.lifecycle import die_with_parent
-
-_ALL, _SAMPLE = 500, 100
-"""Up to so many images all have their pictures in the report; of more, a sample has."""
-_PICTURES_SECONDS = 300
-"""Half of what a finisher has: on a busy machine a report with fewer pictures is better than none."""
+from workers.previews import ALL, SAMPLE
 
 
 def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store) -> None:
@@ -52,27 +47,26 @@ def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store
         selection = json.loads(ledger.selection(run) or "null")
         about = {**asdict(summary), "manifest": manifest, "spec": asdict(spec), "selection": selection}
         _put(store, spec, "summary.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n", "application/json")
-        report = render_report(_report(spec, counts, summary, rows, settings, store))
+        report = render_report(_report(spec, counts, summary, rows, ledger))
         _put(store, spec, "report.html", report, "text/html; charset=utf-8")
     remember(store, spec)
     delete_parts(store, spec)
 
 
-def _report(
-    spec: RunSpec, counts: Counts, summary: Summary, rows: Rows, settings: Settings, store: S3Store
-) -> ReportData:
+def _report(spec: RunSpec, counts: Counts, summary: Summary, rows: Rows, ledger: Ledger) -> ReportData:
     latencies: list[float] = []
-    chosen: list[dict[str, object]] = []
+    pictured: list[dict[str, object]] = []
     suspects, no_images = Counter[str](), 0
-    step, due = (summary.done / _SAMPLE if summary.done > _ALL else 1.0), 0.0
+    previewed = ledger.previewed(spec.run)
     for row in rows:
         no_images += row["outcome"] == "skipped" and "code" in row
         if row["outcome"] == "done":
-            if len(latencies) >= due:
-                chosen.append(row)
-                due += step
             latencies.append(sum(cast(dict[str, float], row.get("ms") or {}).values()))
             suspects.update(cast(list[str], row.get("suspects") or []))
+            if item_id(Key(str(row["output"]))) in previewed:
+                pictured.append(row)
+    wanted = len(pictured) if summary.done <= ALL else min(SAMPLE, len(pictured))
+    chosen = [pictured[number * len(pictured) // wanted] for number in range(wanted)]
     return ReportData(
         run=spec.run,
         source=str(spec.source),
@@ -95,10 +89,15 @@ def _report(
             or "none",
         },
         latencies_ms=latencies,
-        cards=make_cards(spec, chosen, settings, store, _PICTURES_SECONDS),
+        cards=[card for row in chosen if (card := _card(spec, row, ledger)) is not None],
         failures=[FailureRow(str(row["key"]), str(row["code"]), str(row["reason"])) for row in summary.failures],
         no_images=no_images,
     )
+
+
+def _card(spec: RunSpec, row: dict[str, object], ledger: Ledger) -> Card | None:
+    preview = ledger.preview(spec.run, item_id(Key(str(row["output"]))))
+    return Card.of(row, preview) if preview is not None else None
 
 
 def _put(store: S3Store, spec: RunSpec, name: str, text: str, content_type: str) -> None:

@@ -28,6 +28,7 @@ STAGES = {
     "decode full": "decode_full",
     "refine": "refine",
     "encode": "encode",
+    "preview": "preview",
     "upload": "upload",
 }
 """The stages of an image as its row names them, and as Prometheus does."""

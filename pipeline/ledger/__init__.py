@@ -3,10 +3,10 @@
 from pipeline.ledger.connection import check, connect
 from pipeline.ledger.ledger import LEADER, WAKE, Ledger
 from pipeline.ledger.memory import FEEDING_LIMIT, LISTING_LIMIT, fill, share
-from pipeline.ledger.reader import ACTIVE, RUNS, LedgerReader
+from pipeline.ledger.reader import ACTIVE, RUNS, LedgerReader, base
 from pipeline.ledger.records import Counts, Fed, Listing, Taken, failure_row
 
 __all__ = [
     "ACTIVE", "FEEDING_LIMIT", "LEADER", "LISTING_LIMIT", "RUNS", "WAKE", "Counts", "Fed", "Ledger", "LedgerReader",
-    "Listing", "Taken", "check", "connect", "failure_row", "fill", "share",
+    "Listing", "Taken", "base", "check", "connect", "failure_row", "fill", "share",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from pipeline.errors import Code, ItemError, SetupError, TransientError
 from pipeline.ids import ItemId, RunId
 from pipeline.ledger.reader import ACTIVE, RUNS, LedgerReader, base
 from pipeline.ledger.records import Fed, Listing, Taken, failure_row
+from pipeline.preview import Preview
 from pipeline.runs import Item, RunSpec
 from pipeline.settings import Settings
 
@@ -275,6 +276,14 @@ class Ledger(LedgerReader):
             "drop" if drop else "",
         )  # fmt: skip
         return cast(bytes, answer).decode()
+
+    def keep_preview(self, run: RunId, item: ItemId, preview: Preview) -> None:
+        """Keep the small pictures of an image until the run is closed."""
+        key = f"{base(run)}:previews"
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.hset(key, item, preview.dump())
+            pipe.expire(key, self._settings.run_retention)
+            pipe.execute()
 
     def trim_rows(self, run: RunId, last: str) -> None:
         """Drop the rows up to this stream id: they lie in a part of the manifest."""

@@ -7,8 +7,9 @@ from typing import cast
 import redis
 
 from pipeline.errors import SetupError
-from pipeline.ids import RunId
+from pipeline.ids import ItemId, RunId
 from pipeline.ledger.records import Counts
+from pipeline.preview import Preview
 from pipeline.runs import RunSpec
 
 RUNS, ACTIVE = "mm:runs", "mm:active"
@@ -113,3 +114,12 @@ class LedgerReader:
         page = self.client.xrange(f"{base(run)}:rows", first, "+", count=most)
         entries = cast(list[tuple[bytes, dict[bytes, bytes]]], page)
         return [(id.decode(), fields[b"row"].decode()) for id, fields in entries]
+
+    def previewed(self, run: RunId) -> set[ItemId]:
+        """The images of which there are small pictures."""
+        return {ItemId(name.decode()) for name in cast(list[bytes], self.client.hkeys(f"{base(run)}:previews"))}
+
+    def preview(self, run: RunId, item: ItemId) -> Preview | None:
+        """The small pictures of an image; None where there are none."""
+        data = cast(bytes | None, self.client.hget(f"{base(run)}:previews", item))
+        return Preview.load(data) if data is not None else None

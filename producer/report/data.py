@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Self, cast
+
+from pipeline.preview import Preview
 
 
 def _require_durations(values: Sequence[float], what: str) -> None:
@@ -70,6 +73,21 @@ class Card:
         _require_durations(list(self.milliseconds.values()), "milliseconds of a stage")
         image_type(self.before)
         image_type(self.after)
+
+    @classmethod
+    def of(cls, row: Mapping[str, object], preview: Preview) -> Self:
+        """The card of a finished image: its row of the manifest, and small pictures of it."""
+        return cls(
+            key=str(row["key"]),
+            output=str(row["output"]),
+            width=cast(int, row["width"]),
+            height=cast(int, row["height"]),
+            output_bytes=cast(int, row["output_bytes"]),
+            milliseconds=cast("dict[str, float]", row.get("ms") or {}),
+            before=preview.before,
+            after=preview.after,
+            flags=tuple(cast("list[str]", row.get("suspects") or [])),
+        )
 
     @property
     def total_ms(self) -> float:

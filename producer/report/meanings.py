@@ -17,6 +17,7 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         Code.TOO_LARGE: "too large",
         Code.CHANGED_WHILE_PROCESSING: "changed meanwhile",
         Code.ENGINE_ERROR: "engine error",
+        Code.ENCODE_ERROR: "encode error",
         Code.UPLOAD_FAILED: "upload failed",
         Code.OUTPUT_CONFLICT: "output name taken",
         Code.ATTEMPTS_EXHAUSTED: "crashed too often",

@@ -2,17 +2,22 @@
 
 import threading
 from collections import OrderedDict
-from typing import cast
+from typing import Final, cast
 
+from model.codecs.decode import decode
+from model.preview import preview_of
+from pipeline.errors import ItemError
+from pipeline.ids import ETag, Key
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
 from producer.report import Card
-from workers.cards import make_cards
 
 _PIXELS = 60_000_000
 """A cutout of more pixels is not decoded here: 60 megapixels take half a gigabyte for a moment."""
 _MOST = 4096
+_SIDE: Final = 480
+"""Pixels of a small picture's longer side."""
 
 
 class Previews:
@@ -50,7 +55,22 @@ class Previews:
     def _make(self, spec: RunSpec, row: dict[str, object]) -> Card | None:
         if cast(int, row["width"]) * cast(int, row["height"]) > _PIXELS:
             return None
-        return next(iter(make_cards(spec, [row], self._settings, self._store)), None)
+        try:
+            return _card(spec, row, self._settings, self._store)
+        except (ItemError, ValueError):
+            return None
+
+
+def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: ObjectStore) -> Card:
+    source = store.get(
+        spec.source_bucket, Key(str(row["key"])), etag=ETag(str(row["etag"])), max_bytes=settings.max_bytes
+    ).body
+    output = store.get(
+        spec.target_bucket, Key(str(row["output"])), etag=ETag(str(row["output_etag"])), max_bytes=1 << 31
+    ).body
+    photo = decode(source, max_megapixels=settings.max_megapixels, at_least=(_SIDE, _SIDE))
+    cutout = decode(output, max_megapixels=settings.max_megapixels)
+    return Card.of(row, preview_of(photo.rgb, cutout.rgb, cutout.alpha, _SIDE))
 
 
 def _size(card: Card | None) -> int:

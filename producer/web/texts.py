@@ -120,6 +120,7 @@ CHINESE: dict[str, str] = {
         Code.TOO_LARGE: "过大",
         Code.CHANGED_WHILE_PROCESSING: "处理期间被更改",
         Code.ENGINE_ERROR: "引擎出错",
+        Code.ENCODE_ERROR: "编码出错",
         Code.UPLOAD_FAILED: "上传失败",
         Code.OUTPUT_CONFLICT: "输出冲突",
         Code.ATTEMPTS_EXHAUSTED: "重试次数用尽",

@@ -50,7 +50,8 @@ class Job:
         )
 
     def make(self, spec: RunSpec, engine: str = ENGINE) -> dict[str, object]:
-        return make_cutout(self.store, self.settings, spec, self.item, PackedAlpha(self.alpha, {}, engine))
+        row, _ = make_cutout(self.store, self.settings, spec, self.item, PackedAlpha(self.alpha, {}, engine))
+        return row
 
     def head(self, spec: RunSpec) -> Head:
         found = self.store.head(self.bucket, spec.output_key(self.item.key))

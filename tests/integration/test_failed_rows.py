@@ -5,6 +5,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+import pipeline.ledger.ledger
+import workers.cpu
 from model.codecs.alpha import PackedAlpha, pack_alpha
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job
@@ -16,6 +18,7 @@ from tests.processes import photo
 from workers.cpu import encode
 from workers.engine_record import EngineRecord
 from workers.metrics import EncodeMetrics
+from workers.previews import Previews
 
 KEY = Key("in/产品.jpg")
 
@@ -33,24 +36,63 @@ def listed(ledger: Ledger, spec: RunSpec, etag: str = "e") -> None:
     ledger.close_listing(spec.run, 1)
 
 
-def test_the_encode_stage_keeps_what_the_matte_stage_knew(
-    ledger: Ledger, store: S3Store, settings: Settings, spec: RunSpec
-) -> None:
+def matted(ledger: Ledger, store: S3Store, spec: RunSpec) -> Job:
+    """The message to the encode stage of an image whose alpha is there."""
     listed(ledger, spec, store.put(spec.source_bucket, KEY, photo(1), content_type="image/jpeg"))
     (fed,) = ledger.feed(spec, 1, 1)
     (taken,) = ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
     alpha = PackedAlpha(np.zeros((24, 32), np.uint8), {"fetch": 3.5, "infer": 2.25}, "u2netp@sm90")
     (again,) = ledger.hand_over(spec.run, [(taken, pack_alpha(alpha))])
     assert again is not None
+    return Job(spec.run, [fed.item.id], [KEY], again, ENCODE_QUEUE)
+
+
+def test_the_encode_stage_keeps_what_the_matte_stage_knew(
+    ledger: Ledger, store: S3Store, settings: Settings, spec: RunSpec
+) -> None:
+    job = matted(ledger, store, spec)
     store.put(spec.source_bucket, KEY, b"another by now", content_type="image/jpeg")
-    job = Job(spec.run, [fed.item.id], [KEY], again, ENCODE_QUEUE)
-    encode(ledger, store, settings, job, EncodeMetrics())
+    encode(ledger, store, settings, job, EncodeMetrics(), Previews(ledger))
     (row,) = ledger.rows(spec.run)
     assert (row["code"], row["engine"]) == ("changed_while_processing", "u2netp@sm90")
     milliseconds = row["ms"]
     assert isinstance(milliseconds, dict)
     assert milliseconds.pop("fetch again") > 0
     assert milliseconds == {"fetch": 3.5, "infer": 2.25}
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "code", "reason"),
+    [
+        (KeyError("preview"), 8, "encode_error", "KeyError: 'preview'"),
+        (MemoryError(), 1, "too_large", "It needs more memory than an encode process may use."),
+    ],
+)
+def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
+    ledger: Ledger,
+    store: S3Store,
+    settings: Settings,
+    spec: RunSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    tries: int,
+    code: str,
+    reason: str,
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(workers.cpu, "make_cutout", broken)
+    monkeypatch.setattr(pipeline.ledger.ledger, "_BACKOFF", 0)
+    job = matted(ledger, store, spec)
+    for tried in range(1, tries + 1):
+        encode(ledger, store, settings, job, EncodeMetrics(), Previews(ledger))
+        assert ledger.counts(spec.run).failed == (tried == tries)
+        for fed in ledger.feed(spec, 1, 1):
+            job = Job(spec.run, [fed.item.id], [KEY], fed.fed, ENCODE_QUEUE)
+    (row,) = ledger.rows(spec.run)
+    assert row["code"] == code
+    assert reason in str(row["reason"])
 
 
 def test_what_ends_an_engine_s_process_says_which_engine(ledger: Ledger, settings: Settings, spec: RunSpec) -> None:

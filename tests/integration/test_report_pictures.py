@@ -1,43 +1,38 @@
 """The pictures of a run's report: of every image while they are few, of a sample when they are many."""
 
 import re
-from typing import TYPE_CHECKING
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from pydantic import SecretStr
+from redis.exceptions import OutOfMemoryError
 
 import workers.finisher
-from model.codecs.decode import decode
-from pipeline.ids import ETag, Key
-from pipeline.ledger import Ledger, Listing
+from model.preview import encode_preview
+from pipeline.ids import ETag, ItemId, Key
+from pipeline.ledger import Ledger, Listing, base, connect, fill
+from pipeline.preview import Preview
 from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
-from tests.processes import photo
-from workers.cards import make_cards
 from workers.finisher import write_reports
-
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
+from workers.local.valkey import Valkey
+from workers.previews import Previews
 
 IMAGES = 120
 
 
-def put(s3: "S3Client", bucket: str, key: str, body: bytes) -> str:
-    return s3.put_object(Bucket=bucket, Key=key, Body=body)["ETag"].strip('"')
+PIXELS = np.full((90, 120, 3), 80, np.uint8)
 
 
-def done(s3: "S3Client", spec: RunSpec, numbers: range) -> list[dict[str, object]]:
-    """Sources, one cutout for all of them, and their rows."""
-    pixels = np.zeros((90, 120, 4), np.uint8)
-    pixels[20:70, 30:90] = (0, 0, 255, 255)
-    output = put(s3, spec.target_bucket, "out/cutout.png", bytes(cv2.imencode(".png", pixels)[1]))
-    body = photo(1)
+def done(numbers: range) -> list[dict[str, object]]:
+    """Rows of images that are done."""
     return [
         {
-            "key": f"in/{number:03d}.jpg", "outcome": "done", "output": "out/cutout.png", "output_etag": output,
-            "etag": put(s3, spec.source_bucket, f"in/{number:03d}.jpg", body),
+            "key": f"in/{number:03d}.jpg", "outcome": "done", "output": f"out/{number:03d}.png", "etag": "e",
             "output_bytes": 1, "width": 120, "height": 90, "ms": {"fetch": 1.0},
         }
         for number in numbers
@@ -45,7 +40,8 @@ def done(s3: "S3Client", spec: RunSpec, numbers: range) -> list[dict[str, object
 
 
 def finish(ledger: Ledger, spec: RunSpec, rows: list[dict[str, object]]) -> None:
-    """Take the rows as those of a run whose images are all done."""
+    """Take the rows as those of a run whose images are all done, each with its pictures."""
+    preview = encode_preview(PIXELS, PIXELS)
     listing = []
     for row in rows:
         key = Key(str(row["key"]))
@@ -56,6 +52,7 @@ def finish(ledger: Ledger, spec: RunSpec, rows: list[dict[str, object]]) -> None
     by_key = {row["key"]: row for row in rows}
     for fed in ledger.feed(spec, len(rows), len(rows)):
         (taken,) = ledger.take(spec.run, fed.queue, fed.fed, [fed.item.id])
+        ledger.keep_preview(spec.run, fed.item.id, preview)
         ledger.done(taken, by_key[str(fed.item.key)])
 
 
@@ -75,39 +72,84 @@ def shown(store: S3Store, spec: RunSpec) -> tuple[str, int]:
 
 
 def test_a_report_shows_every_image_of_a_run_and_a_sample_of_a_large_one(
-    settings: Settings,
-    store: S3Store,
-    ledger: Ledger,
-    spec: RunSpec,
-    s3_client: "S3Client",
-    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings, store: S3Store, ledger: Ledger, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger.create(spec)
-    finish(ledger, spec, done(s3_client, spec, range(IMAGES)))
+    finish(ledger, spec, done(range(IMAGES)))
     write_reports(spec.run, settings, ledger, store)
     assert shown(store, spec) == (f"{IMAGES} of {IMAGES} shown.", IMAGES)
-    monkeypatch.setattr(workers.finisher, "_ALL", IMAGES - 1)
+    monkeypatch.setattr(workers.finisher, "ALL", IMAGES - 1)
     write_reports(spec.run, settings, ledger, store)
     assert shown(store, spec) == (f"100 of {IMAGES} shown, a sample.", 100)
 
 
-def test_no_picture_is_begun_when_its_time_is_over(
-    settings: Settings, store: S3Store, spec: RunSpec, s3_client: "S3Client"
+def test_pictures_that_redis_has_lost_cost_the_report_nothing_else(
+    settings: Settings, store: S3Store, ledger: Ledger, spec: RunSpec
 ) -> None:
-    rows = done(s3_client, spec, range(3))
-    assert len(make_cards(spec, rows, settings, store, 60)) == 3
-    assert make_cards(spec, rows, settings, store, -1) == []
+    ledger.create(spec)
+    finish(ledger, spec, done(range(3)))
+    ledger.client.hdel(f"{base(spec.run)}:previews", item_id(Key("out/001.png")))
+    write_reports(spec.run, settings, ledger, store)
+    assert shown(store, spec) == ("2 of 3 shown, a sample.", 2)
 
 
-def test_many_pictures_are_smaller(settings: Settings, store: S3Store, spec: RunSpec, s3_client: "S3Client") -> None:
-    (row,) = done(s3_client, spec, range(1))
-    large = np.full((600, 800, 4), 255, np.uint8)
-    etags = [put(s3_client, spec.source_bucket, key, bytes(cv2.imencode(".png", large)[1])) for key in ("in", "out")]
-    row |= {"key": "in", "etag": etags[0], "output": "out", "output_etag": etags[1], "width": 800, "height": 600}
+def test_pictures_are_gone_when_the_run_is_closed(ledger: Ledger, spec: RunSpec) -> None:
+    ledger.create(spec)
+    finish(ledger, spec, done(range(3)))
+    assert len(ledger.previewed(spec.run)) == 3
+    assert ledger.client.ttl(f"{base(spec.run)}:previews") > 0  # type: ignore[operator]
+    ledger.close(spec.run)
+    assert ledger.previewed(spec.run) == set()
 
-    def longest(count: int) -> set[int]:
-        cards = make_cards(spec, [row] * count, settings, store)
-        return {max(decode(each, max_megapixels=1).rgb.shape) for card in cards for each in (card.before, card.after)}
 
-    assert longest(1) == {480}
-    assert longest(101) == {320}
+def sides(ledger: Ledger, spec: RunSpec, todo: int, skipped: int = 0) -> Counter[int]:
+    """How large the pictures are that 5000 images of a run with so many get."""
+    ledger.create(spec)
+    listing = []
+    for number in range(todo + skipped):
+        outcome = "todo" if number < todo else "skipped"
+        key = Key(f"in/{number:05d}.jpg")
+        item = Item(item_id(spec.output_key(key)), key, ETag("e"), 1, "320x320")
+        listing.append(Listing(outcome, item, short_hash(key), {} if outcome == "skipped" else None))
+    ledger.list_page(spec.run, 0, listing)
+    previews = Previews(ledger)
+    return Counter(previews.side(spec.run, item_id(Key(str(number)))) for number in range(5000))
+
+
+def test_few_pictures_are_large_and_of_many_images_a_sample_has_some(ledger: Ledger, spec: RunSpec) -> None:
+    def runs(todo: int, skipped: int = 0) -> Counter[int]:
+        return sides(ledger, spec.with_run(new_run_id()), todo, skipped)
+
+    assert runs(100) == {480: 5000}
+    assert runs(101) == {256: 5000}
+    assert runs(500, skipped=800) == {256: 5000}
+    sampled = runs(5000)
+    assert set(sampled) == {0, 256}
+    assert 100 <= sampled[256] <= 170
+
+
+def test_a_run_that_grows_has_fewer_pictures_from_then_on(ledger: Ledger, spec: RunSpec) -> None:
+    now = [0.0]
+    ledger.create(spec)
+    previews = Previews(ledger, lambda: now[0])
+    ledger.client.hset(base(spec.run), "listed", 10)
+    assert previews.side(spec.run, ItemId("a")) == 480
+    ledger.client.hset(base(spec.run), "listed", 1_000_000)
+    now[0] = 1.5
+    assert previews.side(spec.run, ItemId("a")) == 0
+
+
+def test_a_redis_half_full_keeps_no_pictures(settings: Settings, tmp_path: Path, spec: RunSpec) -> None:
+    with Valkey(tmp_path, config={"maxmemory": "6mb"}) as server:
+        settings = settings.model_copy(update={"redis_url": SecretStr(server.url)})
+        ledger = Ledger(connect(settings), settings)
+        assert sides(ledger, spec, 1)[480] == 5000
+        while fill(ledger.client) < 0.5:
+            ledger.client.set(new_run_id(), b"x" * 50_000)
+        assert Previews(ledger).side(spec.run, ItemId("a")) == 0
+        with suppress(OutOfMemoryError):
+            while True:
+                ledger.client.set(new_run_id(), b"x" * 50_000)
+        Previews(ledger).keep(spec.run, ItemId("a"), Preview(b"b" * 50_000, b"a"))
+        assert ledger.previewed(spec.run) == set()
+        ledger.client.close()

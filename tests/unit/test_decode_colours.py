@@ -1,44 +1,13 @@
 """What decoding makes of colour profiles."""
 
 import io
-import struct
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from model.codecs.decode import decode
-from tests.decoding import decoded, photo, reference, saved
-
-
-def profile(gamma: float, space: str = "RGB") -> bytes:
-    """An ICC profile with the primaries of sRGB and another tone curve, or a gray one."""
-    curve = struct.pack(">4sIIHxx", b"curv", 0, 1, round(gamma * 256))
-    xyz = [(0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)]
-    tags = {
-        b"wtpt": _xyz((0.9642, 1.0, 0.8249)),
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(78),
-    }
-    if space == "RGB":
-        for channel, primary in zip(b"rgb", xyz, strict=True):
-            tags[bytes([channel]) + b"XYZ"] = _xyz(primary)
-            tags[bytes([channel]) + b"TRC"] = curve
-    else:
-        tags[b"kTRC"] = curve
-    table, body = struct.pack(">I", len(tags)), b""
-    start = 128 + 4 + 12 * len(tags)
-    for name, value in tags.items():
-        value += bytes(-len(value) % 4)
-        table += name + struct.pack(">II", start + len(body), len(value))
-        body += value
-    header = struct.pack(">I4sI4s4s4s", 0, b"lcms", 0x02400000, b"mntr", space.ljust(4).encode(), b"XYZ ")
-    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">iii", 63190, 65536, 54061)
-    whole = header.ljust(128, b"\0") + table + body
-    return struct.pack(">I", len(whole)) + whole[4:]
-
-
-def _xyz(values: tuple[float, ...]) -> bytes:
-    return b"XYZ " + bytes(4) + struct.pack(">iii", *(round(v * 65536) for v in values))
+from tests.decoding import decoded, photo, profile, reference, saved
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WebP", "TIFF"])
