@@ -36,7 +36,7 @@ from workers.last_words import ending
 from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
 from workers.metrics import EncodeMetrics, Metrics
-from workers.previews import Previews
+from workers.preview_sizes import PreviewSizes
 
 log = structlog.get_logger(__name__)
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")
@@ -45,7 +45,7 @@ _TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def encode(
-    ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics, previews: Previews
+    ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics, sizes: PreviewSizes
 ) -> None:
     """Take the job's items and see each to its outcome; late copies drop out."""
     held = ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
@@ -59,7 +59,7 @@ def encode(
             metrics.failed(Code.ENGINE_ERROR, outcome)
             log.warning("alpha_lost", run=run, key=key, outcome=outcome)
             continue
-        spec, side = ledger.spec(run), previews.side(run, item.id)
+        spec, side = ledger.spec(run), sizes.of(run, item.id)
         try:
             with metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(run, key):
                 row, preview = make_cutout(store, settings, spec, item, packed, metrics.took, side)
@@ -69,7 +69,7 @@ def encode(
             log.warning("encode_failed", run=run, key=key, code=error.code, error=str(error), outcome=outcome)
             continue
         if preview is not None:
-            previews.keep(run, item.id, preview)  # before the last image is done, and the report begun
+            ledger.keep_preview(taken, preview)  # before the last image is done, and the report begun
         if ledger.done(taken, row):
             metrics.done()
         log.info("encode", run=run, key=key, ms=row["ms"])
@@ -99,7 +99,7 @@ def run(concurrency: str, settings: Settings) -> None:
     warm_up()
     drop_code("libllvmlite")
     store = S3Store(settings, pool=2)  # the first connection is opened by a child
-    child: list[tuple[Ledger, Previews]] = []
+    child: list[tuple[Ledger, PreviewSizes]] = []
     metrics = EncodeMetrics()
 
     @worker_before_create_process.connect(weak=False)
@@ -114,7 +114,7 @@ def run(concurrency: str, settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         ledger = Ledger(connect(settings), settings)
-        child[:] = [(ledger, Previews(ledger))]
+        child[:] = [(ledger, PreviewSizes(ledger))]
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 
@@ -144,8 +144,8 @@ def run(concurrency: str, settings: Settings) -> None:
             # Billiard's handlers, set after worker_process_init, would end with 70 as after a fault.
             signal.signal(number, signal.SIG_DFL)
         try:
-            ((ledger, previews),) = child
-            encode(ledger, store, settings, Job.parse(job), metrics, previews)
+            ((ledger, sizes),) = child
+            encode(ledger, store, settings, Job.parse(job), metrics, sizes)
         except MessageError as error:
             log.warning("message_refused", error=str(error))
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back

@@ -24,7 +24,7 @@ from producer.report import Card, FailureRow, ReportData, render_report
 from producer.report.meanings import meaning
 from producer.summary import Summary, summarise
 from workers.lifecycle import die_with_parent
-from workers.previews import ALL, SAMPLE
+from workers.preview_sizes import ALL, SAMPLE
 
 
 def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store) -> None:

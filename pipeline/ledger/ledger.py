@@ -26,6 +26,7 @@ WAKE, LEADER = "mm:wake", "mm:leader"
 _SCRIPTS = (
     "list_page", "claimed", "keep_listing", "adopt_listing", "close_listing", "abandon_listing", "feed", "take",
     "touch", "hand_over", "done", "fail", "try_again", "give_back", "reclaim", "cancel", "suspect", "close",
+    "keep_preview",
 )  # fmt: skip
 _Value: TypeAlias = "bytes | bytearray | memoryview[int] | str | int | float"
 _Fields: TypeAlias = "dict[_Value, _Value]"
@@ -277,13 +278,9 @@ class Ledger(LedgerReader):
         )  # fmt: skip
         return cast(bytes, answer).decode()
 
-    def keep_preview(self, run: RunId, item: ItemId, preview: Preview) -> None:
-        """Keep the small pictures of an image until the run is closed."""
-        key = f"{base(run)}:previews"
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.hset(key, item, preview.dump())
-            pipe.expire(key, self._settings.run_retention)
-            pipe.execute()
+    def keep_preview(self, taken: Taken, preview: Preview) -> None:
+        """Keep the small pictures of an image that is not finished until its run is closed."""
+        self._call("keep_preview", taken.run, taken.item.id, preview.dump(), self._settings.run_retention)
 
     def trim_rows(self, run: RunId, last: str) -> None:
         """Drop the rows up to this stream id: they lie in a part of the manifest."""

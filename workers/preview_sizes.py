@@ -1,16 +1,12 @@
-"""Which images have small pictures in the report of their run, and where these wait for it."""
+"""Which images have small pictures in the report of their run."""
 
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
-
-import redis
 
 from pipeline.ids import ItemId, RunId
 from pipeline.ledger import Ledger, fill
-from pipeline.preview import Preview
 
 ALL: Final = 500
 """Up to so many images all have their pictures in the report; of more, a sample has."""
@@ -21,13 +17,13 @@ _FEW: Final = 100
 _SIDE, _SMALL_SIDE = 480, 256
 """Pixels of the longer side, in runs of few images and of more."""
 _FULL: Final = 0.5
-"""Share of Redis's maxmemory from which no picture is kept there: long before listing stops."""
+"""Share of Redis's maxmemory from which no picture is made: long before listing stops."""
 _LOOK_SECONDS: Final = 1.0
 _RUNS: Final = 100
 
 
-class Previews:
-    """The pictures of the images that one process encodes. For one thread.
+class PreviewSizes:
+    """Says how large the pictures of the images are to be that one process encodes. For one thread.
 
     How many images a run has is known in the end; until then pictures are made for what it has so far.
     """
@@ -37,17 +33,12 @@ class Previews:
         self._clock = clock
         self._looks: dict[RunId, tuple[float, int]] = {}
 
-    def side(self, run: RunId, item: ItemId) -> int:
-        """How large the pictures of this image are to be, pixels of the longer side; 0 for none."""
+    def of(self, run: RunId, item: ItemId) -> int:
+        """Pixels of the longer side of this image's pictures; 0 for none."""
         count = self._count(run)
         if not count or (count > ALL and zlib.crc32(item.encode()) * count > _MORE * SAMPLE * (1 << 32)):
             return 0
         return _SIDE if count <= _FEW else _SMALL_SIDE
-
-    def keep(self, run: RunId, item: ItemId, preview: Preview) -> None:
-        """Leave them for the report; where Redis is full there will be none."""
-        with suppress(redis.OutOfMemoryError):
-            self._ledger.keep_preview(run, item, preview)
 
     def _count(self, run: RunId) -> int:
         """How many images the run has to do, as far as it is listed; 0 where it shall have no pictures."""
