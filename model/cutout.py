@@ -8,6 +8,7 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from model.codecs.decode import Picture, decode
 from model.codecs.lossy import encode_jpeg, encode_webp
@@ -17,13 +18,15 @@ from model.codecs.probe import probe
 from model.codecs.shaper import Shaper, apply_shaper
 from model.compiled import compiled
 from model.foreground import cut_out, estimate
-from model.preview import encode_preview, small_size
+from model.preview import encode_preview, preview_of, small_size
 from model.refine import guide, refine
 from model.shrink import shrink
 from model.subject import Box, framed, subject_box, suspects, tightened
 from pipeline.errors import Code, PermanentError
 from pipeline.preview import Preview
 from pipeline.recipe import LONGEST_SIDE, Recipe
+
+log = structlog.get_logger(__name__)
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -158,7 +161,10 @@ def render(made: Cut, recipe: Recipe, background: UInt8 | None = None, *, exif: 
 
 
 def preview_of_cut(made: Cut, recipe: Recipe, background: UInt8 | None, side: int, icc: bytes | None = None) -> Preview:
-    """Small pictures of what an output shows: of the photo, and of the same cut and recipe at that scale.
+    """Small pictures of what an output shows: of the photo, and of the output.
+
+    Mostly the second is the same recipe applied to photo and alpha of that size, which takes half as long and looks
+    the same. Where the photo's colours are left in the edge, or the output is a small part of it, it is of the output.
 
     Args:
         made: of `cut`.
@@ -168,16 +174,18 @@ def preview_of_cut(made: Cut, recipe: Recipe, background: UInt8 | None, side: in
         icc: the profile that the colours are in; None is sRGB.
     """
     height, width = made.alpha.shape
+    if made.colours is None or 2 * made.box.height * made.box.width < height * width:
+        output = _shown(made.alpha, made.box) if recipe.format == "alpha" else _whole(made, recipe, background)
+        return preview_of(_shown(made.rgb, made.box), output, side, icc)
     scale = min(side / max(made.box.height, made.box.width), 1)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     top, left = round(made.box.top * scale), round(made.box.left * scale)
     shown_height, shown_width = small_size(made.box.height, made.box.width, side)
-    step = max(int(0.5 / scale), 1)  # means of half the rows look the same
+    step = max(int(0.5 / scale), 1)  # two rows for each small one are enough
     rgb, alpha = np.ascontiguousarray(made.rgb[::step]), made.alpha[::step]
     alpha = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     small = Cut(shrink(rgb, *size), alpha, made.colours, Box(top, left, top + shown_height, left + shown_width))
-    output = _shown(alpha, small.box) if recipe.format == "alpha" else _whole(small, recipe, background)
-    return encode_preview(_shown(small.rgb, small.box), output, icc)
+    return encode_preview(_shown(small.rgb, small.box), _whole(small, recipe, background), icc)
 
 
 def make_cutout(
@@ -214,7 +222,10 @@ def make_cutout(
     preview = None
     if preview_side:
         with stage("preview"):
-            preview = preview_of_cut(made, recipe, background, preview_side, picture.icc)
+            try:
+                preview = preview_of_cut(made, recipe, background, preview_side, picture.icc)
+            except Exception:  # a picture for a report never costs an output
+                log.warning("preview_failed", exc_info=True)
     found = suspects(made.alpha if own_alpha else alpha)
     return Cutout(body, height, width, picture.full_height, picture.full_width, found, own_alpha, preview)
 

@@ -35,29 +35,29 @@ def encode_preview(photo: UInt8, output: UInt8, icc: bytes | None = None) -> Pre
     return Preview(encode_jpeg(to_srgb(photo.copy(), icc), _QUALITY), body.getvalue())
 
 
-def preview_of(photo: UInt8, rgb: UInt8, alpha: UInt8 | None, side: int) -> Preview:
-    """Make them of a photo and an output that are there, in sRGB and of any size.
+def preview_of(photo: UInt8, output: UInt8, side: int, icc: bytes | None = None) -> Preview:
+    """Make them of a photo and an output that are there.
 
     Args:
-        photo: uint8 [ph, pw, 3].
-        rgb: uint8 [h, w, 3].
-        alpha: uint8 [h, w]; None is opaque.
+        photo: uint8 [ph, pw, 3] of any size; it becomes as large as the output's picture.
+        output: uint8 [h, w] or [h, w, 3 or 4], straight alpha.
         side: pixels of the small pictures' longer side; nothing is enlarged.
+        icc: the profile that the colours are in; None is sRGB.
     """
-    height, width = small_size(len(rgb), rgb.shape[1], side)
+    height, width = small_size(len(output), output.shape[1], side)
     # Every few pixels, then their means: as good to look at as means of all.
-    step = max(len(rgb) // (2 * height), 1)
-
-    colours = rgb[::step, ::step].astype(np.float32)
-    if alpha is None:
-        output = _small(colours, height, width)
-    else:
-        share = alpha[::step, ::step].astype(np.float32)[..., None] / np.float32(255)
+    step = max(len(output) // (2 * height), 1)
+    thin = output[::step, ::step].astype(np.float32)
+    if output.shape[2:] == (4,):
+        share = thin[..., 3:] / np.float32(255)
         weight = _small(share, height, width)[..., None]
-        # Weighted by alpha: otherwise the zeroed colours under alpha 0 would darken the edges.
-        output = np.dstack([_small(colours * share, height, width) / np.maximum(weight, 1e-3), 255 * weight])
+        # Weighted by alpha: the colours under alpha 0 are nobody's.
+        colours = _small(thin[..., :3] * share, height, width) / np.maximum(weight, 1e-3)
+        small = np.dstack([colours, 255 * weight])
+    else:
+        small = _small(thin, height, width)
     before = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
-    return encode_preview(np.asarray(before, np.uint8), np.clip(np.rint(output), 0, 255).astype(np.uint8))
+    return encode_preview(np.asarray(before, np.uint8), np.clip(np.rint(small), 0, 255).astype(np.uint8), icc)
 
 
 def _small(pixels: Float32, height: int, width: int) -> Float32:

@@ -19,10 +19,11 @@ from celery.signals import worker_before_create_process, worker_process_init, wo
 from celery.worker import state
 from celery.worker.request import Request
 
-from model.codecs.alpha import AlphaError, unpack_alpha
+from model.codecs.alpha import AlphaError, PackedAlpha, unpack_alpha
+from model.codecs.decode import lacks_memory
 from model.cutout import warm_up
 from pipeline.errors import Code, ItemError, PermanentError, TransientError
-from pipeline.ids import ETag, Key, RunId
+from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
 from pipeline.ledger import Ledger, Taken, check, connect
 from pipeline.runs import Item
@@ -61,7 +62,7 @@ def encode(
             continue
         spec, side = ledger.spec(run), sizes.of(run, item.id)
         try:
-            with metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(run, key):
+            with metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(taken, packed):
                 row, preview = make_cutout(store, settings, spec, item, packed, metrics.took, side)
         except ItemError as error:
             outcome = ledger.fail(taken, error, packed.engine)
@@ -76,17 +77,21 @@ def encode(
 
 
 @contextmanager
-def _errors_of_an_image(run: RunId, key: Key) -> Iterator[None]:
+def _errors_of_an_image(taken: Taken, packed: PackedAlpha) -> Iterator[None]:
     """What nobody foresaw is the image's error too: without an outcome it would come back for ever."""
     try:
         yield
     except ItemError:
         raise
-    except MemoryError as error:
-        raise PermanentError(Code.TOO_LARGE, "It needs more memory than an encode process may use.") from error
     except Exception as error:
-        log.exception("encode_broke", run=run, key=key)
-        raise TransientError(Code.ENCODE_ERROR, f"{type(error).__name__}: {error}") from error
+        named: ItemError
+        if lacks_memory(error):
+            named = PermanentError(Code.TOO_LARGE, "It needs more memory than an encode process may use.")
+        else:
+            log.exception("encode_broke", run=taken.run, key=taken.item.key)
+            named = TransientError(Code.ENCODE_ERROR, f"{type(error).__name__}: {error}")
+        named.milliseconds = packed.milliseconds
+        raise named from error
 
 
 def run(concurrency: str, settings: Settings) -> None:

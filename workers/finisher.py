@@ -12,7 +12,7 @@ from typing import cast
 
 import pipeline
 from pipeline.errors import MattemillError, SetupError, TransientError
-from pipeline.ids import Key, RunId
+from pipeline.ids import ItemId, Key, RunId
 from pipeline.ledger import Counts, Ledger, connect
 from pipeline.log import configure
 from pipeline.manifest import Rows, collect, delete_parts, remember, write_manifest, write_part
@@ -24,7 +24,7 @@ from producer.report import Card, FailureRow, ReportData, render_report
 from producer.report.meanings import meaning
 from producer.summary import Summary, summarise
 from workers.lifecycle import die_with_parent
-from workers.preview_sizes import ALL, SAMPLE
+from workers.preview_sizes import ALL, SAMPLE, sample
 
 
 def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store) -> None:
@@ -48,14 +48,16 @@ def write_reports(run: RunId, settings: Settings, ledger: Ledger, store: S3Store
         about = {**asdict(summary), "manifest": manifest, "spec": asdict(spec), "selection": selection}
         _put(store, spec, "summary.json", json.dumps(about, ensure_ascii=False, indent=2) + "\n", "application/json")
         report = render_report(_report(spec, counts, summary, rows, ledger))
-        _put(store, spec, "report.html", report, "text/html; charset=utf-8")
+        # Somebody else who believed to lead may have closed it meanwhile: its pictures are gone, and theirs is whole.
+        if ledger.counts(run).state != "finished":
+            _put(store, spec, "report.html", report, "text/html; charset=utf-8")
     remember(store, spec)
     delete_parts(store, spec)
 
 
 def _report(spec: RunSpec, counts: Counts, summary: Summary, rows: Rows, ledger: Ledger) -> ReportData:
     latencies: list[float] = []
-    pictured: list[dict[str, object]] = []
+    pictured: list[tuple[ItemId, dict[str, object]]] = []
     suspects, no_images = Counter[str](), 0
     previewed = ledger.previewed(spec.run)
     for row in rows:
@@ -63,10 +65,9 @@ def _report(spec: RunSpec, counts: Counts, summary: Summary, rows: Rows, ledger:
         if row["outcome"] == "done":
             latencies.append(sum(cast(dict[str, float], row.get("ms") or {}).values()))
             suspects.update(cast(list[str], row.get("suspects") or []))
-            if item_id(Key(str(row["output"]))) in previewed:
-                pictured.append(row)
-    wanted = len(pictured) if summary.done <= ALL else min(SAMPLE, len(pictured))
-    chosen = [pictured[number * len(pictured) // wanted] for number in range(wanted)]
+            if (item := item_id(Key(str(row["output"])))) in previewed:
+                pictured.append((item, row))
+    chosen = sample([item for item, _ in pictured], len(pictured) if summary.done <= ALL else SAMPLE)
     return ReportData(
         run=spec.run,
         source=str(spec.source),
@@ -89,14 +90,14 @@ def _report(spec: RunSpec, counts: Counts, summary: Summary, rows: Rows, ledger:
             or "none",
         },
         latencies_ms=latencies,
-        cards=[card for row in chosen if (card := _card(spec, row, ledger)) is not None],
+        cards=[card for index in chosen if (card := _card(spec, *pictured[index], ledger)) is not None],
         failures=[FailureRow(str(row["key"]), str(row["code"]), str(row["reason"])) for row in summary.failures],
         no_images=no_images,
     )
 
 
-def _card(spec: RunSpec, row: dict[str, object], ledger: Ledger) -> Card | None:
-    preview = ledger.preview(spec.run, item_id(Key(str(row["output"]))))
+def _card(spec: RunSpec, item: ItemId, row: dict[str, object], ledger: Ledger) -> Card | None:
+    preview = ledger.preview(spec.run, item)
     return Card.of(row, preview) if preview is not None else None
 
 

@@ -56,7 +56,7 @@ def keep_house(settings: Settings, stop: threading.Event, metrics: Metrics, gaug
 
 
 def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
-    """Write manifest, summary and report, or a "part", in a process of its own: pixels stay out of the supervisor.
+    """Write manifest, summary and report, or a "part", in a process of its own: what they take goes with it.
 
     Raises:
         SetupError: when they cannot be written, now or later.

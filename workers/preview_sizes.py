@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pipeline.ids import ItemId, RunId
@@ -20,6 +20,12 @@ _FULL: Final = 0.5
 """Share of Redis's maxmemory from which no picture is made: long before listing stops."""
 _LOOK_SECONDS: Final = 1.0
 _RUNS: Final = 100
+
+
+def sample(items: Sequence[ItemId], most: int) -> list[int]:
+    """Which `most` of these to show: the same order by hash that decides who has pictures, so none is ahead."""
+    by_hash = sorted(range(len(items)), key=lambda index: zlib.crc32(items[index].encode()))
+    return sorted(by_hash[:most])
 
 
 class PreviewSizes:

@@ -203,10 +203,15 @@ def _inverted_sixteen_bits(image: Image.Image) -> bool:
     return image.mode in _SIXTEEN_BITS and tags.get(_PHOTOMETRIC_INTERPRETATION) == _WHITE_IS_ZERO
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether Python or OpenCV got no memory."""
+    return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM)
+
+
 def _named(error: Exception, header: Header) -> PermanentError:
     if isinstance(error, Image.DecompressionBombError):
         return PermanentError(Code.TOO_LARGE, f"a {header.format} of this size cannot be decoded ({error})")
-    if isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM):
+    if lacks_memory(error):
         return PermanentError(
             Code.TOO_LARGE,
             f"the image of {header.width} x {header.height} pixels needs more memory than this process has",

@@ -36,6 +36,10 @@ _BACKOFF = 2.0
 """Seconds before the second try; each further one waits twice as long."""
 
 
+_PREVIEW_SECONDS = 7 * 86400
+"""Since the last one of a run was kept, should it never be closed."""
+
+
 class Ledger(LedgerReader):
     """Every question to and every change of the ledger. Safe to use from many threads."""
 
@@ -280,7 +284,7 @@ class Ledger(LedgerReader):
 
     def keep_preview(self, taken: Taken, preview: Preview) -> None:
         """Keep the small pictures of an image that is not finished until its run is closed."""
-        self._call("keep_preview", taken.run, taken.item.id, preview.dump(), self._settings.run_retention)
+        self._call("keep_preview", taken.run, taken.item.id, preview.dump(), _PREVIEW_SECONDS)
 
     def trim_rows(self, run: RunId, last: str) -> None:
         """Drop the rows up to this stream id: they lie in a part of the manifest."""

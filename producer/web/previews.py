@@ -4,6 +4,8 @@ import threading
 from collections import OrderedDict
 from typing import Final, cast
 
+import numpy as np
+
 from model.codecs.decode import decode
 from model.preview import preview_of
 from pipeline.errors import ItemError
@@ -70,7 +72,8 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
     ).body
     photo = decode(source, max_megapixels=settings.max_megapixels, at_least=(_SIDE, _SIDE))
     cutout = decode(output, max_megapixels=settings.max_megapixels)
-    return Card.of(row, preview_of(photo.rgb, cutout.rgb, cutout.alpha, _SIDE))
+    pixels = cutout.rgb if cutout.alpha is None else np.dstack([cutout.rgb, cutout.alpha])
+    return Card.of(row, preview_of(photo.rgb, pixels, _SIDE))
 
 
 def _size(card: Card | None) -> int:

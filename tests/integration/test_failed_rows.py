@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+import cv2
 import numpy as np
 import pytest
 
@@ -61,11 +62,18 @@ def test_the_encode_stage_keeps_what_the_matte_stage_knew(
     assert milliseconds == {"fetch": 3.5, "infer": 2.25}
 
 
+def no_memory() -> cv2.error:
+    error = cv2.error("Failed to allocate 1000000000 bytes")
+    error.code = cv2.Error.STS_NO_MEM
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "tries", "code", "reason"),
     [
         (KeyError("preview"), 8, "encode_error", "KeyError: 'preview'"),
         (MemoryError(), 1, "too_large", "It needs more memory than an encode process may use."),
+        (no_memory(), 1, "too_large", "It needs more memory than an encode process may use."),
     ],
 )
 def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
@@ -91,7 +99,7 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
         for fed in ledger.feed(spec, 1, 1):
             job = Job(spec.run, [fed.item.id], [KEY], fed.fed, ENCODE_QUEUE)
     (row,) = ledger.rows(spec.run)
-    assert row["code"] == code
+    assert (row["code"], row["ms"]) == (code, {"fetch": 3.5, "infer": 2.25})
     assert reason in str(row["reason"])
 
 

@@ -115,7 +115,7 @@ def test_every_image_is_counted_once_by_whichever_process(
     assert made[f"mattemill_in_hand_images{{{ENGINE}}}"] == made[f"mattemill_loader_bytes{{{ENGINE}}}"] == 0
     stages = dict.fromkeys(("fetch", "decode", "hand_over"), 21) | {"wait": 20, "infer": 20}
     assert {name: made[f'mattemill_stage_seconds_count{{stage="{name}"}}'] for name in stages} == stages
-    for name in ("fetch_again", "decode_full", "refine", "encode", "upload"):
+    for name in ("fetch_again", "decode_full", "refine", "encode", "preview", "upload"):
         assert after[f'mattemill_stage_seconds_count{{stage="{name}"}}'] == 21
         assert after[f'mattemill_stage_seconds_bucket{{le="60.0",stage="{name}"}}'] == 21
     assert after['mattemill_worker_deaths_total{worker="workers.cpu"}'] == 0

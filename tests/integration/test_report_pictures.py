@@ -17,7 +17,7 @@ from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from workers.finisher import write_reports
 from workers.local.valkey import Valkey
-from workers.preview_sizes import PreviewSizes
+from workers.preview_sizes import PreviewSizes, sample
 
 IMAGES = 120
 
@@ -135,6 +135,18 @@ def test_few_pictures_are_large_and_of_many_images_a_sample_has_some(ledger: Led
     sampled = runs(5000)
     assert set(sampled) == {0, 256}
     assert 100 <= sampled[256] <= 170
+
+
+def test_a_sample_is_spread_over_a_run_whose_first_images_all_have_pictures() -> None:
+    # The first 500 of 5000, and a tenth of the others.
+    early = [item_id(Key(f"early {number}")) for number in range(500)]
+    late = [item_id(Key(f"late {number}")) for number in range(4500)]
+    have = early + [late[index] for index in sample(late, 150)]
+    chosen = sample(have, 100)
+    assert len(chosen) == len(set(chosen)) == 100
+    assert chosen == sorted(chosen)
+    assert sum(index < 500 for index in chosen) < 25
+    assert sample(have, 1000) == list(range(650))
 
 
 def test_a_run_that_grows_has_fewer_pictures_from_then_on(ledger: Ledger, spec: RunSpec) -> None:

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
+import model.cutout
 from model.codecs.decode import Picture
 from model.compiled import compiled
 from model.cutout import Cutout, cut, make_cutout, open_photo, render, warm_up
@@ -326,9 +327,11 @@ def _kernels() -> list[object]:
     ]
 
 
-def preview(recipe: str, data: bytes, alpha: UInt8, side: int = 100) -> tuple[Cutout, UInt8, UInt8]:
+def preview(
+    recipe: str, data: bytes, alpha: UInt8, side: int = 100, wall: UInt8 | None = None
+) -> tuple[Cutout, UInt8, UInt8]:
     """A cutout, and its two small pictures."""
-    cutout = make_cutout(data, alpha, parse_recipe(recipe), None, MEGAPIXELS, preview_side=side)
+    cutout = make_cutout(data, alpha, parse_recipe(recipe), wall, MEGAPIXELS, preview_side=side)
     assert cutout.preview is not None
     with (
         Image.open(io.BytesIO(cutout.preview.before)) as before,
@@ -340,12 +343,17 @@ def preview(recipe: str, data: bytes, alpha: UInt8, side: int = 100) -> tuple[Cu
 
 
 @pytest.mark.parametrize(
-    "recipe", ["png", "webp", "webp=90", "alpha", "background=#ffffff", "crop", "crop,margin=20,square", "max-side=200"]
-)
+    "recipe",
+    [
+        "png", "png,despill=off", "webp", "webp=90", "alpha", "background=#ffffff", "jpeg,background=wall.jpg",
+        "webp,background=wall.jpg,crop", "crop", "crop,margin=20,square", "max-side=200",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (703, 517), (1200, 1600)])
 def test_small_pictures_are_those_of_the_output(recipe: str, height: int, width: int) -> None:
     rgb, alpha = photo(height, width)
-    cutout, before, after = preview(recipe, saved(rgb), alpha)
+    wall = np.ascontiguousarray(rgb[::-1, ::2]) if "wall" in recipe else None
+    cutout, before, after = preview(recipe, saved(rgb), alpha, wall=wall)
     whole = np.asarray(Image.open(io.BytesIO(cutout.body)).convert("RGBA" if "background" not in recipe else "RGB"))
     scale = 100 / max(cutout.height, cutout.width)
     assert max(before.shape) == 100
@@ -360,6 +368,28 @@ def test_small_pictures_are_those_of_the_output(recipe: str, height: int, width:
     assert np.abs(before[size[1] // 2, size[0] // 2].astype(int) - SUBJECT).max() < 12
     if "crop" not in recipe:
         assert np.abs(before[2, 2].astype(int) - BACKGROUND).max() < 12
+
+
+@pytest.mark.parametrize("recipe", ["png", "png,despill=off", "crop"])
+def test_small_pictures_of_what_is_cut_out_already_have_no_fringe(recipe: str) -> None:
+    alpha = disc(600, 800, softness=3)
+    # White under alpha 0, and in its edge nothing of it.
+    rgb = np.where(alpha[:, :, None] > 0, np.uint8(40), np.uint8(255)).repeat(3, axis=2)
+    _, _, after = preview(recipe, saved(np.dstack([rgb, alpha])), np.zeros((75, 100), np.uint8))
+    edge = (after[:, :, 3] > 100) & (after[:, :, 3] < 250)
+    assert edge.any()
+    assert after[edge, :3].max() < 70  # WebP's own rounding; averaged with the white it would be 100 and more
+
+
+def test_an_output_is_there_without_its_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    rgb, alpha = photo()
+    whole = made("png", saved(rgb), alpha).body
+    monkeypatch.setattr(model.cutout, "preview_of_cut", broken)
+    cutout = make_cutout(saved(rgb), alpha, Recipe(), None, MEGAPIXELS, preview_side=100)
+    assert (cutout.body, cutout.preview) == (whole, None)
 
 
 def test_small_pictures_are_no_larger_than_the_output_and_change_nothing_of_it() -> None:

@@ -85,6 +85,7 @@ def test_a_photo_takes_no_more_than_a_child_is_allotted(kind: str, tmp_path: Pat
     [
         ("workers.supervisor", {"numpy", "cv2", "PIL", "boto3", "celery", "numba", "onnxruntime"}),
         ("workers.house", {"numpy", "cv2", "PIL", "boto3", "numba", "onnxruntime"}),
+        ("workers.finisher", {"numpy", "cv2", "PIL", "celery", "numba", "onnxruntime"}),
         ("workers.gpu", {"PIL", "boto3", "numba", "onnxruntime"}),
     ],
 )
