@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import structlog
 
@@ -39,7 +39,6 @@ _T = TypeVar("_T")
 class _Loaded:
     taken: Taken
     slot: Slot
-    matte: "Future[Matte]"
     repeated: bool  # its matte was or is computed for another image
 
 
@@ -47,6 +46,9 @@ class _Loaded:
 class _Broken:
     taken: Taken
     error: Exception
+
+
+_Ended: TypeAlias = "tuple[_Loaded, Future[Matte]] | _Broken"
 
 
 class MatteStage:
@@ -165,39 +167,39 @@ class MatteStage:
         return taken
 
     def _see_through(self, spec: RunSpec, taken: Sequence[Taken]) -> None:
-        ended: SimpleQueue[_Loaded | _Broken] = SimpleQueue()
+        ended: SimpleQueue[_Ended] = SimpleQueue()
         for one in taken:
             self._inference.load(spec.source_bucket, one).add_done_callback(partial(self._loaded, one, ended))
         left = len(taken)
         while left:
             # The images of a batch are ready together and go on together.
-            ready: list[_Loaded] = []
+            ready: list[tuple[_Loaded, Future[Matte]]] = []
             for end in _all_of(ended):
                 left -= 1
-                if isinstance(end, _Loaded):
-                    ready.append(end)
-                else:
+                if isinstance(end, _Broken):
                     self._failed(end.taken, end.error)
+                else:
+                    ready.append(end)
             if ready:
                 self._hand_over(spec, ready)
 
-    def _loaded(self, one: Taken, ended: "SimpleQueue[_Loaded | _Broken]", loading: "Future[Slot]") -> None:
-        """Pass an image on to the engine; in the thread that has loaded it, as every other thread costs a switch."""
+    def _loaded(self, one: Taken, ended: "SimpleQueue[_Ended]", loading: "Future[Slot]") -> None:
+        """Pass an image on to the engine, in the thread that has loaded it."""
         try:
             slot = loading.result()
             matte, repeated = self._inference.compute(one, slot)
         except Exception as error:  # noqa: BLE001 - one image's error must not reach its neighbours
             ended.put(_Broken(one, error))
             return
-        loaded = _Loaded(one, slot, matte, repeated)
-        matte.add_done_callback(lambda _: ended.put(loaded))
+        loaded = _Loaded(one, slot, repeated)  # without the future, which keeps its callbacks: that would be a circle
+        matte.add_done_callback(lambda future: ended.put((loaded, future)))
 
-    def _hand_over(self, spec: RunSpec, ready: "list[_Loaded]") -> None:
+    def _hand_over(self, spec: RunSpec, ready: "list[tuple[_Loaded, Future[Matte]]]") -> None:
         started = time.perf_counter()
         packed: list[tuple[_Loaded, dict[str, float], bytes]] = []
-        for loaded in ready:
+        for loaded, future in ready:
             try:
-                matte = loaded.matte.result()
+                matte = future.result()
                 waited, computed = (0.0, 0.0) if loaded.repeated else (matte.waited, matte.computed)
                 milliseconds = {
                     **loaded.slot.loaded.milliseconds,

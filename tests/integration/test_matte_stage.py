@@ -1,6 +1,8 @@
 """The matte stage in this process: real loaders, real ledger, real S3, an engine that can be looked into."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from structlog.testing import capture_logs
 
+import workers.engine_thread
 from model.codecs.alpha import unpack_alpha
 from model.engines.fake import FakeEngine
 from pipeline.ids import SizeBucket
@@ -17,6 +20,7 @@ from pipeline.ledger import Ledger
 from pipeline.runs import RunSpec
 from pipeline.settings import Settings
 from tests.processes import photo, put_run
+from workers.batcher import Matte
 from workers.engine_record import EngineRecord
 from workers.matte import MatteStage
 
@@ -87,6 +91,26 @@ def test_identical_sources_are_computed_once_and_each_gets_its_alpha(
         alphas.setdefault(bodies[taken.item.key], set()).add(packed.alpha.tobytes())
     assert [len(each) for each in alphas.values()] == [1, 1, 1]
     assert len({next(iter(each)) for each in alphas.values()}) == 3
+
+
+def test_mattes_are_gone_when_they_are_handed_over_and_do_not_wait_for_the_garbage_collector(
+    ledger: Ledger, settings: Settings, theirs: pytest.MonkeyPatch, bucket: str, s3_client: "S3Client"
+) -> None:
+    spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(12)})
+    alphas: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def matte(alpha: NDArray[np.uint8], waited: float, computed: float) -> Matte:
+        alphas.append(weakref.ref(alpha))
+        return Matte(alpha, waited, computed)
+
+    theirs.setattr(workers.engine_thread, "Matte", matte)
+    gc.disable()
+    try:
+        few = settings.model_copy(update={"recent_mattes": 0})
+        assert len(run_all(ledger, few, spec, CountingEngine((SizeBucket(320, 320),)))) == 12
+        assert [alpha() for alpha in alphas] == [None] * 12
+    finally:
+        gc.enable()
 
 
 def test_each_photo_goes_to_the_size_that_fits_it_whatever_its_message_said(
