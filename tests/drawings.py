@@ -1,10 +1,15 @@
 """Drawn mattes and photos with a known answer."""
 
+import io
+
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 UInt8 = npt.NDArray[np.uint8]
+
+SUBJECT, BACKGROUND = (250, 60, 30), (30, 80, 220)
 
 
 def disc(height: int, width: int, softness: float = 1.5) -> UInt8:
@@ -28,3 +33,15 @@ def composed(alpha: UInt8, subject: tuple[int, int, int], background: tuple[int,
 
 def error(one: UInt8, other: UInt8) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def photo(height: int = 300, width: int = 400) -> tuple[UInt8, UInt8]:
+    """A photo of a disc in the middle, and its alpha."""
+    alpha = disc(height, width, softness=3)
+    return composed(alpha, SUBJECT, BACKGROUND), alpha
+
+
+def saved(pixels: UInt8, format: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format, **options)
+    return out.getvalue()

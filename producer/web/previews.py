@@ -72,7 +72,10 @@ def _card(spec: RunSpec, row: dict[str, object], settings: Settings, store: Obje
     ).body
     photo = decode(source, max_megapixels=settings.max_megapixels, at_least=(_SIDE, _SIDE))
     cutout = decode(output, max_megapixels=settings.max_megapixels)
-    pixels = cutout.rgb if cutout.alpha is None else np.dstack([cutout.rgb, cutout.alpha])
+    step = max(max(cutout.rgb.shape) // (2 * _SIDE), 1)  # first: of 60 megapixels a copy with alpha takes 240 MB
+    pixels = cutout.rgb[::step, ::step]
+    if cutout.alpha is not None:
+        pixels = np.dstack([pixels, cutout.alpha[::step, ::step]])
     return Card.of(row, preview_of(photo.rgb, pixels, _SIDE))
 
 
