@@ -49,6 +49,9 @@ class FakeEngine:
 
     def warm_up(self) -> None:
         """See `Engine.warm_up`."""
+        import cv2
+
+        cv2.setNumThreads(1)  # an idle thread of OpenCV's spins for a while: this engine stands for work done elsewhere
         for size_bucket in self.size_buckets:
             for batch in sorted({1, self.max_batch}):
                 self.infer(np.zeros((batch, size_bucket.height, size_bucket.width, 3), np.uint8))
