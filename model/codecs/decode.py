@@ -12,7 +12,7 @@ from PIL import Image
 
 from model.codecs.colour import is_rgb, to_srgb
 from model.codecs.jpeg import decode_jpeg
-from model.codecs.png import verify_png
+from model.codecs.png_chunks import verify_png
 from model.codecs.probe import PLUGINS, Header, check, orientation_of, probe
 from pipeline.errors import Code, PermanentError
 

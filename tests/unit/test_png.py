@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from model.codecs.png import PngWriter, encode_png, verify_png
+from model.codecs.png import PngWriter, encode_png
+from model.codecs.png_chunks import verify_png
 from pipeline.errors import Code, PermanentError
 
 
@@ -81,11 +82,12 @@ def test_rows_may_come_in_any_pieces(pieces: list[int], width: int) -> None:
 
 
 def test_too_few_and_too_many_rows() -> None:
-    for rows in (1, 3):
-        writer = PngWriter(2, 5, 4)
-        writer.write(np.zeros((rows, 5, 4), np.uint8))
-        with pytest.raises(ValueError, match="rows"):
-            writer.finish()
+    writer = PngWriter(2, 5, 4)
+    writer.write(np.zeros((1, 5, 4), np.uint8))
+    with pytest.raises(ValueError, match="lacks 1 rows"):
+        writer.finish()
+    with pytest.raises(ValueError, match="2 rows too many"):
+        writer.write(np.zeros((3, 5, 4), np.uint8))
 
 
 def test_exif_and_profile_are_found_again() -> None:
