@@ -1,8 +1,6 @@
 """Objects in S3 or in any server that speaks its protocol."""
 
-import hashlib
 import os
-import re
 from collections.abc import Mapping
 from contextlib import closing
 from types import TracebackType
@@ -14,22 +12,24 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from pipeline.errors import Code, PermanentError, SetupError, TransientError
+from pipeline.errors import Code, SetupError, TransientError
 from pipeline.ids import ETag, Key
+from pipeline.s3_body import changed, crc32_of, etag_of, read_body, took_other_bytes
 from pipeline.s3_errors import S3_FAILURES, answer_of, bucket_error, item_error
 from pipeline.settings import Settings
 from pipeline.storage import Fetched, Head, Listed, Page, PreconditionFailedError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import GetObjectOutputTypeDef, PutObjectOutputTypeDef
+    from types_boto3_s3.type_defs import PutObjectOutputTypeDef
 
-_PLAIN_MD5 = re.compile(r"[0-9a-f]{32}")
 _CONNECT_TIMEOUT = 5.0
 _ATTEMPTS = 3
 _DEFAULT_REGION = "us-east-1"
 _SERVICES = frozenset({"s3", "sts", "sso", "oidc", "portal.sso"})
 """S3, and what may be asked for credentials."""
+_REFUSED = frozenset({400, 403, 501})
+"""What servers answer to a header with a checksum that they do not know."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -62,6 +62,7 @@ class S3Store:
         read_timeout: float = 15,
     ) -> None:
         self._endpoint = settings.s3_endpoint_url
+        self._takes_checksums: bool | None = None  # not known before the first answer to a PUT
         try:
             session = session or _session()
             self._region = session.region_name or _DEFAULT_REGION
@@ -74,19 +75,23 @@ class S3Store:
 
     def _open(self, session: boto3.Session, pool: int, read_timeout: float, *, attempts: int) -> "S3Client":
         own_machine = self._endpoint is not None and urlsplit(self._endpoint).hostname in _LOOPBACK
+        # A SHA-256 of every byte guards against whoever sits on the wire; within a machine there is none.
+        s3: Any = {"addressing_style": "path"} if self._endpoint else {}
+        if own_machine:
+            s3["payload_signing_enabled"] = False
         return session.client(
             "s3",
             endpoint_url=self._endpoint,
             region_name=self._region,
             config=Config(
                 signature_version="s3v4",
-                s3={"addressing_style": "path"} if self._endpoint else None,
+                s3=s3,
                 connect_timeout=_CONNECT_TIMEOUT,
                 read_timeout=read_timeout,
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=pool,
                 tcp_keepalive=True,
-                # TLS or the signed SHA-256 guards what is sent; servers other than AWS's refuse newer trailers.
+                # `put` sends a CRC-32 of its own: what botocore would send, trailers, few servers but AWS's take.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_supported",
                 proxies={} if own_machine else None,  # HTTP_PROXY would send even 127.0.0.1 to the proxy
@@ -157,7 +162,7 @@ class S3Store:
                 raise bucket_error(error, bucket, self._endpoint) from error
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
         objects = tuple(
-            Listed(Key(each["Key"]), _etag(each["ETag"]), each["Size"])
+            Listed(Key(each["Key"]), etag_of(each["ETag"]), each["Size"])
             for each in answer.get("Contents", [])
             if not each["Key"].endswith("/")
         )
@@ -174,7 +179,7 @@ class S3Store:
                 return None
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
-        return Head(_etag(answer["ETag"]), answer["ContentLength"], metadata)
+        return Head(etag_of(answer["ETag"]), answer["ContentLength"], metadata)
 
     def get(self, bucket: str, key: Key, *, etag: ETag | None = None, max_bytes: int) -> Fetched:
         """Fetch a whole object; where the ETag is an MD5, the body must have it.
@@ -195,10 +200,10 @@ class S3Store:
         except S3_FAILURES as error:
             told = answer_of(error)
             if told is not None and told.status == 412:
-                raise _changed() from error
+                raise changed() from error
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
         with closing(answer["Body"]):
-            return _read(answer, etag, max_bytes)
+            return read_body(answer, etag, max_bytes)
 
     def peek(self, bucket: str, key: Key, most: int, *, etag: ETag) -> bytes:
         """Fetch the first `most` bytes of an object, or all where there are fewer.
@@ -210,13 +215,13 @@ class S3Store:
         try:
             answer = self._client.get_object(Bucket=bucket, Key=key, IfMatch=f'"{etag}"', Range=f"bytes=0-{most - 1}")
             with closing(answer["Body"]):
-                if _etag(answer["ETag"]) != etag:  # a server that ignores If-Match
-                    raise _changed()
+                if etag_of(answer["ETag"]) != etag:  # a server that ignores If-Match
+                    raise changed()
                 body = answer["Body"].read(most)  # of a server that ignores Range, too
         except S3_FAILURES as error:
             told = answer_of(error)
             if told is not None and told.status == 412:
-                raise _changed() from error
+                raise changed() from error
             if told is not None and told.status == 416:  # an empty object has no first byte
                 return b""
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
@@ -235,7 +240,9 @@ class S3Store:
         if_match: ETag | None = None,
         if_none_match: bool = False,
     ) -> ETag:
-        """Write a whole object atomically and return its ETag, which must be the MD5 of `body` where it is one.
+        """Write a whole object atomically and return its ETag.
+
+        Where the store takes checksums it has compared that of `body`; else the ETag must be its MD5, where it is one.
 
         After a `TransientError` nobody knows whether the object was written: look before the next try. An object that
         the store says is another than was sent is deleted, lest its metadata make it pass for right.
@@ -257,19 +264,31 @@ class S3Store:
         if if_none_match:
             condition["IfNoneMatch"] = "*"
         client = self._single_try if condition else self._client
-        try:
-            answer = client.put_object(
-                Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=metadata, **condition
+        crc32 = None if self._takes_checksums is False else crc32_of(body)
+
+        def send(crc32: str | None) -> "PutObjectOutputTypeDef":
+            checked: dict[str, Any] = {} if crc32 is None else {"ChecksumCRC32": crc32}
+            return client.put_object(
+                Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=metadata, **condition, **checked
             )
+
+        try:
+            try:
+                answer = send(crc32)
+            except S3_FAILURES as error:
+                told = answer_of(error)
+                if self._takes_checksums is not None or told is None or told.status not in _REFUSED:
+                    raise
+                answer = send(crc32 := None)
         except S3_FAILURES as error:
             if condition and _is_conflict(error, if_match):
                 raise PreconditionFailedError(f"another object stands at {key!r}") from error
             raise item_error(error, Code.UPLOAD_FAILED) from error
-        etag = _etag(answer["ETag"])
-        if _is_md5(answer, etag) and _md5(body) != etag:
+        if took_other_bytes(answer, body, crc32):
             self.delete(bucket, key)
             raise TransientError(Code.UPLOAD_FAILED, f"the store took other bytes than the {len(body)} that were sent")
-        return etag
+        self._takes_checksums = crc32 is not None and answer.get("ChecksumCRC32") is not None
+        return etag_of(answer["ETag"])
 
     def delete(self, bucket: str, key: Key) -> None:
         """Delete an object; one that is not there is no error."""
@@ -292,50 +311,9 @@ def _session() -> boto3.Session:
     return boto3.Session(region_name=os.environ.get("AWS_REGION") or None, botocore_session=core)
 
 
-def _read(answer: "GetObjectOutputTypeDef", etag: ETag | None, max_bytes: int) -> Fetched:
-    found, announced = _etag(answer["ETag"]), answer["ContentLength"]
-    if etag is not None and found != etag:  # a server that ignores If-Match
-        raise _changed()
-    if announced > max_bytes:
-        raise PermanentError(Code.TOO_LARGE, f"the object has {announced} bytes; at most {max_bytes} are taken")
-    if announced == 0:
-        raise PermanentError(Code.EMPTY_OBJECT, "the object has no bytes")
-    try:
-        body = answer["Body"].read()
-    except S3_FAILURES as error:
-        raise TransientError(
-            Code.TRUNCATED, f"the body of {announced} bytes was cut short ({type(error).__name__})"
-        ) from error
-    if len(body) != announced:
-        raise TransientError(Code.TRUNCATED, f"expected {announced} bytes, got {len(body)}")
-    if _is_md5(answer, found) and _md5(body) != found:
-        raise TransientError(Code.TRUNCATED, f"all {announced} bytes came, but their MD5 is not the object's ETag")
-    return Fetched(body, found)
-
-
-def _is_md5(answer: "GetObjectOutputTypeDef | PutObjectOutputTypeDef", etag: ETag) -> bool:
-    # Of objects uploaded in parts, or encrypted with KMS or a key of the customer's, the ETag is something else.
-    encrypted = answer.get("ServerSideEncryption", "").startswith("aws:kms") or "SSECustomerAlgorithm" in answer
-    return not encrypted and _PLAIN_MD5.fullmatch(etag) is not None
-
-
-def _md5(body: bytes) -> str:
-    return hashlib.md5(body, usedforsecurity=False).hexdigest()
-
-
-def _etag(header: str) -> ETag:
-    return ETag(header.removeprefix("W/").strip('"'))
-
-
 def _is_conflict(error: Exception, if_match: ETag | None) -> bool:
     told = answer_of(error)
     if told is None:
         return False
     gone = if_match is not None and told.status == 404 and told.code != "NoSuchBucket"
     return gone or told.status == 412 or told.code == "ConditionalRequestConflict"
-
-
-def _changed() -> PermanentError:
-    return PermanentError(
-        Code.CHANGED_WHILE_PROCESSING, "the object is no longer the one that was listed: its ETag differs"
-    )

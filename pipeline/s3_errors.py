@@ -26,6 +26,7 @@ _STALE = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequir
 _BUSY = frozenset(
     {"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException", "OperationAborted", "InternalError"}
     | {"ServiceUnavailable", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded"}
+    | {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}  # other bytes came than were sent
 )
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another way that the AWS tools know"
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Literal
 from urllib.parse import urlsplit
 
-Fault = Literal["", "hang", "stall", "reset", "500", "503", "truncate"]
+Fault = Literal["", "hang", "stall", "reset", "500", "503", "truncate", "alter"]
 Rule = Callable[[str, str], Fault]
 """From method and path (with its query) to what goes wrong; "" for nothing."""
 
@@ -53,6 +53,8 @@ class SickProxy:
                     code = "InternalError" if fault == "500" else "SlowDown"
                     self.reply(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
                     return
+                if fault == "alter":
+                    body = bytes([body[0] ^ 1]) + body[1:]
                 server = HTTPConnection(place.hostname or "", place.port or 80, timeout=60)
                 with contextlib.closing(server) as connection:
                     connection.request(self.command, self.path, body, dict(self.headers.items()))
