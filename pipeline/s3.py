@@ -1,6 +1,5 @@
 """Objects in S3 or in any server that speaks its protocol."""
 
-import os
 from collections.abc import Mapping
 from contextlib import closing
 from types import TracebackType
@@ -8,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
@@ -16,6 +14,7 @@ from pipeline.errors import Code, SetupError, TransientError
 from pipeline.ids import ETag, Key
 from pipeline.s3_body import changed, crc32_of, etag_of, read_body, took_other_bytes
 from pipeline.s3_errors import S3_FAILURES, answer_of, bucket_error, item_error
+from pipeline.s3_session import USER_AGENT, aws_session
 from pipeline.settings import Settings
 from pipeline.storage import Fetched, Head, Listed, Page, PreconditionFailedError
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 5.0
 _ATTEMPTS = 3
 _DEFAULT_REGION = "us-east-1"
-_SERVICES = frozenset({"s3", "sts", "sso", "oidc", "portal.sso"})
-"""S3, and what may be asked for credentials."""
 _REFUSED = frozenset({400, 403, 501})
 """What servers answer to a header with a checksum that they do not know."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -64,7 +61,7 @@ class S3Store:
         self._endpoint = settings.s3_endpoint_url
         self._takes_checksums: bool | None = None  # not known before the first answer to a PUT
         try:
-            session = session or _session()
+            session = session or aws_session()
             self._region = session.region_name or _DEFAULT_REGION
             self._client = self._open(session, pool, read_timeout, attempts=_ATTEMPTS)
             self._single_try = self._open(session, pool, read_timeout, attempts=1)
@@ -91,6 +88,7 @@ class S3Store:
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 max_pool_connections=pool,
                 tcp_keepalive=True,
+                user_agent=USER_AGENT,
                 # `put` sends a CRC-32 of its own: what botocore would send, trailers, few servers but AWS's take.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_supported",
@@ -299,16 +297,6 @@ class S3Store:
             if told is not None and told.code == "NoSuchKey":
                 return
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
-
-
-def _session() -> boto3.Session:
-    core = botocore.session.get_session()
-    # boto3 keeps what it knows of 300 services, 5 MB in every process.
-    known, _ = core.get_component("data_loader").load_data_with_path("endpoints")
-    for partition in known["partitions"]:
-        partition["services"] = {name: of for name, of in partition["services"].items() if name in _SERVICES}
-    # boto3 itself knows AWS_DEFAULT_REGION only; every other AWS SDK reads AWS_REGION.
-    return boto3.Session(region_name=os.environ.get("AWS_REGION") or None, botocore_session=core)
 
 
 def _is_conflict(error: Exception, if_match: ETag | None) -> bool:

@@ -1,0 +1,34 @@
+import pytest
+from botocore.utils import parse_timestamp
+
+from pipeline.s3_session import aws_session, timestamp
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-28T05:49:23.000Z",
+        "2026-11-28T05:49:23Z",
+        "2026-11-28T05:49:23.123456+02:00",
+        "Sat, 28 Nov 2026 05:49:23 GMT",
+        "20261128T054923Z",
+        "1795844963",
+        1795844963,
+        1795844963.25,
+    ],
+)
+def test_times_are_those_that_botocore_reads(value: str | float) -> None:
+    assert timestamp(value) == parse_timestamp(value)
+    assert timestamp(value).tzinfo is not None
+
+
+@pytest.mark.parametrize("value", ["", "soon", "2026-11-28Tsoon"])
+def test_what_is_no_time(value: str) -> None:
+    with pytest.raises(ValueError, match="."):
+        timestamp(value)
+
+
+def test_the_region_may_be_called_as_every_aws_tool_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    assert aws_session().region_name == "eu-central-1"
