@@ -70,7 +70,7 @@ def job(
         kinds = by_process(stack, [child.pid for child in children])
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
         tree = Tree([child.pid for child in children])
-        run = producer.sweep("s3://photos/", "s3://out/job/", model=model, force=True)
+        run = producer.sweep("s3://photos/", "s3://out/job/", model=model)
         first, peak, looked = 0.0, 0.0, start
         while (finished := run.counts().finished) < count:
             moment = time.perf_counter()
