@@ -8,7 +8,7 @@ ran on the machine. Efficiency: the sum of the processor seconds that one thread
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
 `first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of the workers and all
-that they start, a look every three seconds.
+that they start, a look every ten seconds: it takes a twentieth of one, and counts as time of the cores.
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured after the job, on a machine that is quieter.
@@ -44,7 +44,7 @@ from producer import Producer
 from workers.local.stack import LocalStack
 
 LARGEST = 1 << 26
-LOOK = 3.0
+LOOK = 10.0
 console = Console(stderr=True)
 
 
@@ -78,7 +78,7 @@ def job(
             if moment - looked > LOOK:
                 tree.look()
                 peak, looked = max(peak, tree.memory_mb()), moment
-            time.sleep(0.1 if first else 0.01)
+            time.sleep(0.3 if first else 0.01)
         seconds, now = time.perf_counter() - start, psutil.cpu_times()
         waited = (now.idle - idle.idle) + (now.iowait - idle.iowait)
         cpu = cpu_seconds(children) - before
