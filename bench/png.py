@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--fuzz", type=int, default=3000)
     asked = parser.parse_args()
     cv2.setNumThreads(1)
+    encode_png(np.zeros((2, 2, 4), np.uint8))  # compiles
     sizes = []
     for megapixels in (2.0, 12.0):
         ratios, logs = [], []

@@ -71,7 +71,7 @@ def job(
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
         tree = Tree([child.pid for child in children])
         run = producer.sweep("s3://photos/", "s3://out/job/", model=model)
-        first, peak, looked = 0.0, 0.0, start
+        first, peak, looked = 0.0, 0.0, start - LOOK + 1
         while (finished := run.counts().finished) < count:
             moment = time.perf_counter()
             first = first or (moment - start if finished else 0.0)

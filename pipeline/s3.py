@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 5.0
 _ATTEMPTS = 3
 _DEFAULT_REGION = "us-east-1"
-_REFUSED = frozenset({400, 403, 501})
-"""What servers answer to a header with a checksum that they do not know."""
+_NO_CHECKSUMS = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "SignatureDoesNotMatch"})
+"""What servers answer to the header of a checksum that they do not know."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -38,7 +38,8 @@ class S3Store:
     use it as a context manager.
 
     Reads and unconditional writes are tried `3` times within boto3 before they count as a transient error;
-    conditional writes once, because a second try would meet the first one's object and be told 412.
+    conditional writes once, because a second try would meet the first one's object and be told 412. A write whose
+    checksum the server does not know is sent again without one; the store remembers that.
 
     Args:
         settings: names the server; AWS when there is no `s3_endpoint_url`.
@@ -72,7 +73,8 @@ class S3Store:
 
     def _open(self, session: boto3.Session, pool: int, read_timeout: float, *, attempts: int) -> "S3Client":
         own_machine = self._endpoint is not None and urlsplit(self._endpoint).hostname in _LOOPBACK
-        # A SHA-256 of every byte guards against whoever sits on the wire; within a machine there is none.
+        # A SHA-256 of every byte guards against whoever sits on the wire; within a machine there is none, and a tunnel
+        # that begins there has its own guard. The CRC-32 or the ETag still tells what went wrong.
         s3: Any = {"addressing_style": "path"} if self._endpoint else {}
         if own_machine:
             s3["payload_signing_enabled"] = False
@@ -275,7 +277,7 @@ class S3Store:
                 answer = send(crc32)
             except S3_FAILURES as error:
                 told = answer_of(error)
-                if self._takes_checksums is not None or told is None or told.status not in _REFUSED:
+                if crc32 is None or self._takes_checksums or told is None or told.code not in _NO_CHECKSUMS:
                     raise
                 answer = send(crc32 := None)
         except S3_FAILURES as error:
@@ -285,7 +287,8 @@ class S3Store:
         if took_other_bytes(answer, body, crc32):
             self.delete(bucket, key)
             raise TransientError(Code.UPLOAD_FAILED, f"the store took other bytes than the {len(body)} that were sent")
-        self._takes_checksums = crc32 is not None and answer.get("ChecksumCRC32") is not None
+        if not self._takes_checksums:  # another thread may have learnt it meanwhile
+            self._takes_checksums = crc32 is not None and bool(answer.get("ChecksumCRC32"))
         return etag_of(answer["ETag"])
 
     def delete(self, bucket: str, key: Key) -> None:

@@ -64,8 +64,8 @@ def took_other_bytes(answer: "PutObjectOutputTypeDef", body: bytes, crc32: str |
         crc32: its CRC-32, if that was sent too; a store that answers with it has compared it. Another one's ETag says
             it, if it is an MD5.
     """
-    if crc32 is not None and answer.get("ChecksumCRC32") is not None:
-        return answer["ChecksumCRC32"] != crc32
+    if crc32 is not None and (compared := answer.get("ChecksumCRC32")):
+        return compared != crc32
     etag = etag_of(answer["ETag"])
     return _is_md5(answer, etag) and _md5(body) != etag
 

@@ -26,8 +26,8 @@ class Consumer(CeleryConsumer):
         consumer: Any = self  # Celery's types leave out what it has
         poller = consumer.connection.transport.cycle  # of this connection alone; remote control comes through it too
         poller.on_readable = _refusing(poller.on_readable)
-        if consumer.hub is not None:  # whose timers were cleared when the last connection was
-            consumer.hub.call_repeatedly(_TELL_EVERY, consumer._flush_events)
+        if consumer.hub is not None:  # which forgets the timers of a connection with it
+            consumer.hub.call_repeatedly(_TELL_EVERY, self._tell)
 
         def on_task_received(message: object) -> None:
             try:
@@ -41,11 +41,19 @@ class Consumer(CeleryConsumer):
     def on_send_event_buffered(self) -> Any:
         """Nothing: an event is kept until the next time that all are told."""
 
-    def stop(self) -> None:
-        """See Celery's; what was kept is told before."""
+    def on_close(self) -> None:
+        """See Celery's. The dispatcher of the next connection is given what could not be sent, not what was kept."""
+        self._tell()
+        super().on_close()
+
+    def shutdown(self) -> None:
+        """See Celery's. The pool has ended by now, and what its last tasks told is kept."""
+        self._tell()
+        super().shutdown()
+
+    def _tell(self) -> None:
         consumer: Any = self
         consumer._flush_events()
-        super().stop()
 
 
 def _refusing(read: Callable[..., object]) -> Callable[..., object]:

@@ -1,11 +1,11 @@
 """A fast writer of PNG."""
 
 import struct
+import zlib
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 from model.codecs.deflate import Deflater
 from model.codecs.png_chunks import SIGNATURE, chunk
@@ -51,7 +51,7 @@ class PngWriter:
         header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
         self._parts = [SIGNATURE, *chunk(b"IHDR", header)]
         if icc:
-            self._parts += chunk(b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc, 1))
+            self._parts += chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
         if exif:
             self._parts += chunk(b"eXIf", exif)
 
@@ -59,10 +59,14 @@ class PngWriter:
         """Add rows: uint8 [n, width, channels] or, when grey, [n, width]; copied when they are not C-contiguous.
 
         Raises:
-            ValueError: when there are more rows than the picture has.
+            ValueError: when there are more rows than the picture has, or others.
         """
         # What may not be written to is another type, for which `_filter` would be compiled anew.
-        rows = np.require(pixels, np.uint8, ["C", "W"]).reshape(len(pixels), -1)
+        rows = np.require(pixels, requirements=["C", "W"]).reshape(len(pixels), -1)
+        if rows.dtype != np.uint8 or rows.shape[1] != len(self._above):
+            raise ValueError(
+                f"rows of this PNG are uint8 of {len(self._above)} bytes; got {rows.dtype} of {rows.shape[1]}"
+            )
         if len(rows) > self._left:
             raise ValueError(f"the PNG has {len(rows) - self._left} rows too many")
         done = 0

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,7 +20,7 @@ from tests.conftest import ROOT, WaitUntil
 from tests.housekeeping import housekeeping
 from tests.processes import photo, process, put_run
 from tests.proxy import sick_proxy
-from workers.app import length, lists
+from workers.app import length, lists, make_app
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -178,6 +178,43 @@ def test_a_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
         assert places["held"] == 0
         assert sum(places.values()) == 60
         assert ledger.counts(spec.run).failed == 0
+
+
+@pytest.mark.timeout(90)
+def test_flower_is_told_of_every_task_also_of_the_last_before_a_stop(
+    ledger: Ledger,
+    settings: Settings,
+    environment: dict[str, str],
+    bucket: str,
+    s3_client: "S3Client",
+    wait_until: WaitUntil,
+) -> None:
+    put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(30)})
+    told: dict[str, set[str]] = {}
+
+    def tell(event: dict[str, str]) -> None:
+        told.setdefault(event["type"], set()).add(event.get("uuid", ""))
+
+    app = make_app(settings)
+    with (
+        app.connection_for_read() as connection,
+        app.events.Receiver(connection, handlers={"*": tell}).consumer_context() as (hearing, _, _),
+        housekeeping(ledger, settings),
+    ):
+
+        def heard(event: str) -> bool:
+            with suppress(TimeoutError):
+                hearing.drain_events(timeout=0.2)
+            return event in told
+
+        with process(environment, "workers.gpu", "fake:300") as worker:
+            wait_until(lambda: heard("task-succeeded"), 60)
+            worker.terminate()
+            assert worker.wait(45) == 0
+        wait_until(lambda: heard("worker-offline"), 20)
+    app.close()
+    assert told["task-started"]
+    assert told["task-started"] == told["task-succeeded"]
 
 
 @pytest.mark.timeout(170)

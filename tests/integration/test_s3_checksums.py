@@ -3,13 +3,15 @@
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSRequest, AWSResponse
 
-from pipeline.errors import Code, PermanentError, TransientError
+from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.ids import Key
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
@@ -29,6 +31,8 @@ class OldServer(ThreadingHTTPServer):
         self.alters = alters
         self.echo = echo
         self.seen: list[tuple[str, bool]] = []
+        self.signed: list[str] = []
+        self.together = threading.Barrier(1)
 
 
 class OldHandler(BaseHTTPRequestHandler):
@@ -39,6 +43,9 @@ class OldHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         checked = CHECKSUM in self.headers
         self.server.seen.append((self.command, checked))
+        self.server.signed.append(self.headers["x-amz-content-sha256"])
+        if checked:
+            self.server.together.wait(20)
         if checked and self.server.refusal is not None:
             status, code = self.server.refusal
             self.answer(status, f"<Error><Code>{code}</Code><Message>what is {CHECKSUM}?</Message></Error>".encode())
@@ -57,6 +64,13 @@ class OldHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+class Nothing:
+    """A body without bytes, as urllib3 hands one out."""
+
+    def stream(self) -> Iterator[bytes]:
+        return iter(())
 
 
 @contextmanager
@@ -89,16 +103,49 @@ def test_a_server_that_refuses_checksums_is_asked_without_from_then_on(
     assert server.seen[-2:] == [("PUT", False)] * 2
 
 
-def test_a_refusal_for_another_reason_is_still_one() -> None:
-    class Closed(OldHandler):
-        def do_PUT(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+def test_threads_that_are_refused_at_once_are_all_asked_without() -> None:
+    server = OldServer((501, "NotImplemented"))
+    server.together = threading.Barrier(4)
+    with serving(server) as store, ThreadPoolExecutor(4) as pool:
+        written = list(pool.map(lambda name: write(store, name), "abcd"))
+    assert written == [hashlib.md5(BODY).hexdigest()] * 4
 
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "expected"),
+    [
+        (403, "AccessDenied", PermanentError, Code.ACCESS_DENIED),
+        (403, "RequestTimeTooSkewed", TransientError, Code.ACCESS_DENIED),
+        (400, "BadDigest", TransientError, Code.UPLOAD_FAILED),
+    ],
+)
+def test_a_refusal_for_another_reason_says_nothing_of_checksums(
+    status: int, code: str, kind: type[ItemError], expected: Code
+) -> None:
+    server = OldServer((status, code))
+    with serving(server) as store:
+        for name in ("a", "b"):
+            with fails(kind, expected):
+                write(store, name)
+    assert server.seen == [("PUT", True)] * 2
+
+
+def test_bytes_are_signed_but_within_this_machine() -> None:
     server = OldServer(None)
-    server.RequestHandlerClass = Closed
-    with serving(server) as store, fails(PermanentError, Code.ACCESS_DENIED):
+    with serving(server) as store:
         write(store, "a")
+    assert server.signed == ["UNSIGNED-PAYLOAD"]
+
+    elsewhere = load_settings(s3_endpoint_url="http://s3.example:9000", redis_url="redis://unused:1/0")
+    with S3Store(elsewhere, session=session_of("key", "secret")) as store:
+
+        def answer(request: AWSRequest, **_: object) -> AWSResponse:
+            server.signed.append(request.headers["x-amz-content-sha256"].decode())
+            return AWSResponse(request.url, 200, {"etag": hashlib.md5(BODY).hexdigest()}, Nothing())
+
+        store._client.meta.events.register("before-send.s3", answer)
+        write(store, "a")
+    assert server.signed[1:] == [hashlib.sha256(BODY).hexdigest()]
 
 
 def test_where_checksums_are_ignored_the_etag_still_tells() -> None:

@@ -1,3 +1,4 @@
+import heapq
 import zlib
 from itertools import pairwise
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.codecs.deflate import Deflater
+from model.codecs.deflate import Deflater, _lengths
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -63,14 +64,32 @@ def test_a_block_so_long_that_only_a_sample_is_counted() -> None:
     assert len(compressed(data, len(data))) < 1.02 * len(compressed(data, 40_000))  # where nearly all is counted
 
 
-def test_symbols_as_rare_as_codes_can_be_long() -> None:
-    # Fibonacci's numbers make Huffman's codes as long as can be: these would have 20 bits.
-    counts = [1, 1]
-    while len(counts) < 21:
-        counts.append(counts[-1] + counts[-2])
-    data = np.repeat(np.arange(1, 22, dtype=np.uint8), counts)
-    np.random.default_rng(0).shuffle(data)
-    assert_comes_back(data, len(data))
+def test_codes_are_no_longer_than_13_bits_and_leave_none_over() -> None:
+    # Fibonacci's numbers make Huffman's codes as long as can be: these would have 39 bits.
+    frequencies = np.ones(286, np.int64)
+    for symbol in range(2, 40):
+        frequencies[symbol] = frequencies[symbol - 1] + frequencies[symbol - 2]
+    lengths = _lengths(frequencies)
+    assert lengths.max() == 13
+    assert sum(2.0 ** -int(length) for length in lengths) == 1
+    assert lengths[39] == lengths.min()
+
+
+def test_the_lengths_are_huffmans_where_none_is_too_long() -> None:
+    frequencies = np.random.default_rng(0).integers(100, 1000, 286)
+    heap = [(int(frequency), symbol, (symbol,)) for symbol, frequency in enumerate(frequencies)]
+    bits = 0
+    heapq.heapify(heap)
+    while len(heap) > 1:
+        one, other = heapq.heappop(heap), heapq.heappop(heap)
+        bits += one[0] + other[0]
+        heapq.heappush(heap, (one[0] + other[0], 1000 + len(heap), one[2] + other[2]))
+    assert int((_lengths(frequencies) * frequencies.astype(np.uint64)).sum()) == bits
+
+
+def test_more_than_there_is_room_for() -> None:
+    with pytest.raises(ValueError, match="at most 10 bytes; got 11"):
+        Deflater(10).block(11, last=True)
 
 
 def test_noise_hardly_grows() -> None:

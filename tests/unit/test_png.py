@@ -90,6 +90,16 @@ def test_too_few_and_too_many_rows() -> None:
         writer.write(np.zeros((3, 5, 4), np.uint8))
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [np.zeros((1, 6, 4), np.uint8), np.zeros((1, 4, 4), np.uint8), np.zeros((1, 5, 4)), np.zeros((1, 5, 4), np.uint16)],
+    ids=["wider", "narrower", "floats", "16 bits"],
+)
+def test_rows_of_another_picture(rows: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="uint8 of 20 bytes"):
+        PngWriter(2, 5, 4).write(rows)
+
+
 def test_exif_and_profile_are_found_again() -> None:
     exif = Image.Exif()
     exif[0x8298] = "somebody"

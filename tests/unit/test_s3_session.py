@@ -24,7 +24,7 @@ def test_times_are_those_that_botocore_reads(value: str | float) -> None:
 
 @pytest.mark.parametrize("value", ["", "soon", "2026-11-28Tsoon"])
 def test_what_is_no_time(value: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         timestamp(value)
 
 
