@@ -2,8 +2,9 @@
 
     pip install obstore; python -m bench.s3_clients [--rounds 9]
 
-Twenty photos of 1 to 2 megapixels are fetched, twenty bodies of 1.3 MB written. Both compare the body's MD5 with the
-ETag, as Mattemill does; `bare` is obstore without that.
+Twenty photos of 1 to 2 megapixels are fetched, twenty bodies of 1.3 MB written. Mattemill compares the MD5 of what it
+fetches with the ETag, and sends a CRC-32 with what it writes; obstore's way to know is to compare the MD5 of both.
+`bare` is obstore without that.
 
 Caveats: S3 is SeaweedFS on loopback without TLS, on the same cores. obstore's threads count, the server's time does
 not.
