@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -182,6 +183,15 @@ def test_flower_shows_workers_and_tasks_behind_its_password(
         until(driver, lambda: {"gpu", "cpu"} <= {text[:3] for text in texts(driver, "#workers-table tbody a")}, 60)
         spec = put_run(ledger, s3_client, bucket, {HOSTILE: photo(1), "in/b.jpg": photo(2)})
         wait_until(lambda: ledger.counts(spec.run).done == 2, 90)
+        login = base64.b64encode(b"mattemill:sesame-sesame").decode()
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        stack.callback(connection.close)
+
+        def states() -> list[str]:
+            connection.request("GET", "/api/tasks", headers={"Authorization": f"Basic {login}"})
+            return [task["state"] for task in json.loads(connection.getresponse().read()).values()]
+
+        wait_until(lambda: states() == ["SUCCESS"] * 4, 30)  # the page shows what was known when it was asked for
         driver.get(f"{address}tasks")
         until(driver, lambda: len([row for row in texts(driver, "#tasks-table tbody tr") if "SUCCESS" in row]) == 4, 30)
         shown = "\n".join(texts(driver, "#tasks-table tbody tr"))
@@ -189,8 +199,5 @@ def test_flower_shows_workers_and_tasks_behind_its_password(
         assert f"encode: {HOSTILE}" in shown
         assert f"run {spec.run}" in shown
         assert not driver.find_elements(By.CSS_SELECTOR, "#tasks-table img")  # a key is shown and not obeyed
-        login = base64.b64encode(b"mattemill:sesame-sesame").decode()
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         connection.request("POST", "/api/task/async-apply/encode", "{}", {"Authorization": f"Basic {login}"})
         assert connection.getresponse().status == 403  # it is read-only
-        connection.close()
