@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from pipeline.errors import Code, SetupError, TransientError
 from pipeline.ids import ETag, Key
 from pipeline.s3_body import changed, crc32_of, etag_of, read_body, took_other_bytes
-from pipeline.s3_errors import S3_FAILURES, answer_of, bucket_error, item_error
+from pipeline.s3_errors import S3_FAILURES, answer_of, bucket_error, is_conflict, item_error, knows_no_checksums
 from pipeline.s3_session import USER_AGENT, aws_session
 from pipeline.settings import Settings
 from pipeline.storage import Fetched, Head, Listed, Page, PreconditionFailedError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT = 5.0
 _ATTEMPTS = 3
 _DEFAULT_REGION = "us-east-1"
-_NO_CHECKSUMS = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "SignatureDoesNotMatch"})
-"""What servers answer to the header of a checksum that they do not know."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -264,24 +262,11 @@ class S3Store:
         if if_none_match:
             condition["IfNoneMatch"] = "*"
         client = self._single_try if condition else self._client
-        crc32 = None if self._takes_checksums is False else crc32_of(body)
-
-        def send(crc32: str | None) -> "PutObjectOutputTypeDef":
-            checked: dict[str, Any] = {} if crc32 is None else {"ChecksumCRC32": crc32}
-            return client.put_object(
-                Bucket=bucket, Key=key, Body=body, ContentType=content_type, Metadata=metadata, **condition, **checked
-            )
-
+        request: dict[str, Any] = {"Bucket": bucket, "Key": key, "ContentType": content_type, "Metadata": metadata}
         try:
-            try:
-                answer = send(crc32)
-            except S3_FAILURES as error:
-                told = answer_of(error)
-                if crc32 is None or self._takes_checksums or told is None or told.code not in _NO_CHECKSUMS:
-                    raise
-                answer = send(crc32 := None)
+            answer, crc32 = self._send(client, body, request | condition)
         except S3_FAILURES as error:
-            if condition and _is_conflict(error, if_match):
+            if condition and is_conflict(error, if_match):
                 raise PreconditionFailedError(f"another object stands at {key!r}") from error
             raise item_error(error, Code.UPLOAD_FAILED) from error
         if took_other_bytes(answer, body, crc32):
@@ -290,6 +275,19 @@ class S3Store:
         if not self._takes_checksums:  # another thread may have learnt it meanwhile
             self._takes_checksums = crc32 is not None and bool(answer.get("ChecksumCRC32"))
         return etag_of(answer["ETag"])
+
+    def _send(
+        self, client: "S3Client", body: bytes, request: dict[str, Any]
+    ) -> "tuple[PutObjectOutputTypeDef, str | None]":
+        """PUT a body with its CRC-32, or without where the server was seen not to know it; gives that too."""
+        if self._takes_checksums is not False:
+            crc32 = crc32_of(body)
+            try:
+                return client.put_object(**request, Body=body, ChecksumCRC32=crc32), crc32
+            except ClientError as error:
+                if self._takes_checksums or not knows_no_checksums(error):
+                    raise
+        return client.put_object(**request, Body=body), None
 
     def delete(self, bucket: str, key: Key) -> None:
         """Delete an object; one that is not there is no error."""
@@ -300,11 +298,3 @@ class S3Store:
             if told is not None and told.code == "NoSuchKey":
                 return
             raise item_error(error, Code.ATTEMPTS_EXHAUSTED) from error
-
-
-def _is_conflict(error: Exception, if_match: ETag | None) -> bool:
-    told = answer_of(error)
-    if told is None:
-        return False
-    gone = if_match is not None and told.status == 404 and told.code != "NoSuchBucket"
-    return gone or told.status == 412 or told.code == "ConditionalRequestConflict"

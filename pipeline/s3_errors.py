@@ -28,6 +28,7 @@ _BUSY = frozenset(
     | {"ServiceUnavailable", "RequestLimitExceeded", "TooManyRequests", "BandwidthLimitExceeded"}
     | {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}  # other bytes came than were sent
 )
+_NO_CHECKSUMS = frozenset({"NotImplemented", "InvalidArgument", "InvalidRequest", "SignatureDoesNotMatch"})
 _CREDENTIALS_HINT = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another way that the AWS tools know"
 
 
@@ -51,6 +52,21 @@ def answer_of(error: Exception) -> Answer | None:
     parts = error.response.get("Error", {})
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return Answer(status, str(parts.get("Code", "")), str(parts.get("Message", "")))
+
+
+def is_conflict(error: Exception, if_match: str | None) -> bool:
+    """Whether a conditional PUT met another object than it demands, or none where `if_match` demands one."""
+    told = answer_of(error)
+    if told is None:
+        return False
+    gone = if_match is not None and told.status == 404 and told.code != "NoSuchBucket"
+    return gone or told.status == 412 or told.code == "ConditionalRequestConflict"
+
+
+def knows_no_checksums(error: Exception) -> bool:
+    """Whether a server may have refused a PUT because it does not know the header of a checksum."""
+    told = answer_of(error)
+    return told is not None and told.code in _NO_CHECKSUMS
 
 
 def item_error(error: Exception, otherwise: Code) -> PermanentError | TransientError:

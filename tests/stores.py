@@ -15,6 +15,13 @@ PNG = "image/png"
 LARGE = 64 << 20
 
 
+class Nothing:
+    """A body without bytes, as urllib3 hands one out."""
+
+    def stream(self) -> Iterator[bytes]:
+        return iter(())
+
+
 def put(store: ObjectStore, bucket: str, key: str, body: bytes = b"body") -> ETag:
     return store.put(bucket, Key(key), body, content_type=PNG)
 

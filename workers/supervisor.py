@@ -29,8 +29,8 @@ _LOOK_SECONDS = 0.2
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 _KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(96 << 20)}
 """Bytes: glibc by its own rules gives back what one photo leaves, and takes it page by page for the next: in an encode
-child, depending on how its heap came to lie, 3 ms of the 25 that a photo of 1 to 2 megapixels takes; with 24 MB instead
-of 96, 18 of the 120 of one of 12. The other roles hardly feel it."""
+child, depending on how its heap came to lie, 4 ms of the 23 that a photo of 1 to 2 megapixels takes. One of 12 takes
+138 with 24 MB, 120 with 96. The other roles hardly feel it."""
 _OWN_ACT = (LOST, *(-number for number in _FAULTS))
 
 

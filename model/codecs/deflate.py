@@ -26,7 +26,8 @@ _SYMBOLS: Final = 286
 _END: Final = 256
 _LONGEST_RUN: Final = 258
 _LONGEST_CODE: Final = 13
-"""Bits of a code: two, and what says how long both are, fit 32."""
+_PAIR_BITS: Final = 27
+"""Bits of a word of 32 for the codes of two literals; the others say how long both are."""
 
 # A block's codes are made for a sample of its words, one window of each stretch, unless it is short.
 _WINDOW: Final = 192
@@ -51,8 +52,8 @@ def _runs() -> npt.NDArray[np.uint32]:
 
 
 _RUNS: Final = _runs()
-_ORDER_OF_LENGTHS: Final = 19
-"""Codes for lengths of codes: 16, 17 and 18, which are not used, then those for 0 to 15, of four bits each."""
+_CODES_OF_LENGTHS: Final = 19
+"""Those of 16, 17 and 18, which are not used, then those of the lengths 0 to 15, of four bits each."""
 
 
 class Deflater:
@@ -113,14 +114,14 @@ def _block(words: UInt32, used: int, last: bool, pairs: UInt32, out: UInt64, bit
     at, value, have = _put(out, at, value, have, np.uint64(2), np.uint64(2))  # the codes of this block come with it:
     at, value, have = _put(out, at, value, have, np.uint64(_SYMBOLS - 257), np.uint64(5))
     at, value, have = _put(out, at, value, have, np.uint64(0), np.uint64(5))  # one distance
-    at, value, have = _put(out, at, value, have, np.uint64(_ORDER_OF_LENGTHS - 4), np.uint64(4))
-    for k in range(_ORDER_OF_LENGTHS):
+    at, value, have = _put(out, at, value, have, np.uint64(_CODES_OF_LENGTHS - 4), np.uint64(4))
+    for k in range(_CODES_OF_LENGTHS):
         at, value, have = _put(out, at, value, have, np.uint64(0 if k < 3 else 4), np.uint64(3))
     for symbol in range(_SYMBOLS):
         at, value, have = _put(out, at, value, have, _reversed(lengths[symbol], 4), np.uint64(4))
     at, value, have = _put(out, at, value, have, _reversed(1, 4), np.uint64(4))  # the distance 1 is one bit
 
-    at, value, have = _write(words, count, pairs, codes, lengths, out, value, have, at)
+    at, value, have = _write(words, count, pairs, codes, lengths, out, at, value, have)
     for k in range(used % 4):
         byte = (rest >> np.uint32(8 * k)) & np.uint32(255)
         at, value, have = _put(out, at, value, have, codes[byte], lengths[byte])
@@ -149,21 +150,21 @@ def _write(
     codes: UInt64,
     lengths: UInt64,
     out: UInt64,
+    at: np.uint64,
     value: np.uint64,
     have: np.uint64,
-    at: np.uint64,
 ) -> Bits:
     """Append the codes of `count` words, of which one more is not 0, and another one is there."""
     # Unsigned numbers of one kind throughout: others would be looked at whether they count from the end.
     one, three, longest = np.uint64(1), np.uint64(3), np.uint64(_LONGEST_RUN)
     i, end = np.uint64(0), np.uint64(count)
-    code = np.uint32((1 << 27) - 1)
+    size, code = np.uint32(_PAIR_BITS), np.uint32((1 << _PAIR_BITS) - 1)
     while i < end:
         word = words[i]
         low, high = pairs[word & np.uint32(0xFFFF)], pairs[word >> np.uint32(16)]
-        first = np.uint64(low >> np.uint32(27))
+        first = np.uint64(low >> size)
         more = np.uint64(low & code) | (np.uint64(high & code) << first)
-        at, value, have = _put(out, at, value, have, more, first + np.uint64(high >> np.uint32(27)))
+        at, value, have = _put(out, at, value, have, more, first + np.uint64(high >> size))
         i += one
         if (word | words[i] | words[i + one]) != 0:
             continue
@@ -188,12 +189,12 @@ def _write(
 def _tally(words: UInt32, count: int) -> npt.NDArray[np.int64]:
     """How often `_write` would use each symbol, in a sample of the words; at least once: int64 [286]."""
     counts = np.ones((4, _SYMBOLS), np.uint32)  # a table for each byte of a word: their updates need not wait
-    windows = 1 if count < _SHORT else count // _STRETCH
+    stretch, window = (_STRETCH, _WINDOW) if count >= _SHORT else (max(count, 1), count)
     one, byte, longest = np.uint64(1), np.uint32(255), np.uint64(_LONGEST_RUN)
-    for window in range(windows):
+    for number in range(count // stretch):
         # Here and there within their stretches, lest all lie in the same columns of a picture.
-        i = np.uint64(window * _STRETCH + window * 389 % (_STRETCH - _WINDOW)) if windows > 1 else np.uint64(0)
-        end = i + np.uint64(_WINDOW) if windows > 1 else np.uint64(count)
+        i = np.uint64(number * stretch + number * 389 % max(stretch - window, 1))
+        end = i + np.uint64(window)
         while i < end:
             word = words[i]
             counts[0, word & byte] += np.uint32(1)
@@ -276,4 +277,4 @@ def _pair(codes: UInt64, lengths: UInt64, out: UInt32) -> None:
         part = out[256 * second : 256 * second + 256]
         for first in range(256):
             both = code[first] | (code[second] << length[first])
-            part[first] = both | ((length[first] + length[second]) << np.uint32(27))
+            part[first] = both | ((length[first] + length[second]) << np.uint32(_PAIR_BITS))

@@ -426,9 +426,13 @@ def play(ledger: Ledger, most: int = 150) -> Counter[str]:
 
 @pytest.mark.timeout(600)
 def test_whatever_happens_every_listed_item_ends_once(ledger: Ledger) -> None:
+    wanted = ("done", "failed", "skipped", "older", "tries 2", "deaths 2", "alone 2")
     seen = play(ledger)
-    # Redis's clock is part of every example: the rarest of these was seen 4 to 12 times.
-    assert {"done", "failed", "skipped", "older", "tries 2", "deaths 2", "alone 2"} <= {*seen}, seen
+    # Redis's clock is part of every example: now and then the rarest has not come five times yet.
+    for _ in range(2):
+        if any(seen[what] < 5 for what in wanted):
+            seen += play(ledger)
+    assert all(seen[what] >= 5 for what in wanted), seen
 
 
 def test_a_ledger_that_counts_a_stale_failure_is_found_out(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from pipeline.ids import Key
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from tests.proxy import sick_proxy
-from tests.stores import PNG, at, fails, session_of
+from tests.stores import PNG, Nothing, at, fails, session_of
 
 BODY = b"bytes of a picture" * 5000
 CHECKSUM = "x-amz-checksum-crc32"
@@ -64,13 +64,6 @@ class OldHandler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-
-
-class Nothing:
-    """A body without bytes, as urllib3 hands one out."""
-
-    def stream(self) -> Iterator[bytes]:
-        return iter(())
 
 
 @contextmanager

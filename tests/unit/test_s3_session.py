@@ -1,7 +1,11 @@
+from datetime import UTC, datetime
+
 import pytest
+from botocore.awsrequest import AWSRequest, AWSResponse
 from botocore.utils import parse_timestamp
 
 from pipeline.s3_session import aws_session, timestamp
+from tests.stores import Nothing
 
 
 @pytest.mark.parametrize(
@@ -26,6 +30,23 @@ def test_times_are_those_that_botocore_reads(value: str | float) -> None:
 def test_what_is_no_time(value: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         timestamp(value)
+
+
+def test_a_client_reads_times_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def guess(value: object) -> None:
+        pytest.fail(f"botocore guesses what {value!r} is")
+
+    monkeypatch.setattr("botocore.parsers.DEFAULT_TIMESTAMP_PARSER", guess)
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    client = aws_session().client("s3", endpoint_url="http://s3.example:9000", **keys)
+    headers = {"last-modified": "Sat, 28 Nov 2026 05:49:23 GMT", "content-length": "5"}
+
+    def answer(request: AWSRequest, **_: object) -> AWSResponse:
+        return AWSResponse(request.url, 200, headers, Nothing())
+
+    client.meta.events.register("before-send.s3", answer)
+    found = client.head_object(Bucket="bucket", Key="a")["LastModified"]
+    assert found == datetime(2026, 11, 28, 5, 49, 23, tzinfo=UTC)
 
 
 def test_the_region_may_be_called_as_every_aws_tool_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
