@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import SetupError
@@ -58,9 +59,10 @@ def check_memory(processes: int, available: int | None, max_megapixels: int) -> 
 
 
 def drop_code(library: str) -> None:
-    """Give back the pages of a library's code, 50 MB for LLVM once numba has compiled; what runs again is read again.
+    """Give back the pages of a library's file, 60 MB for LLVM once numba has compiled; any is read again when used.
 
-    Nothing happens where there is no /proc/self/maps.
+    Only mappings that hold nothing but the file's own bytes: others have been written to when the library was loaded.
+    Nothing happens where the kernel does not tell.
 
     Args:
         library: a part of its file's name.
@@ -68,8 +70,15 @@ def drop_code(library: str) -> None:
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, mode, *_, name = line.split(maxsplit=5)
-        if mode == "r-xp" and library in Path(name).name:
-            start, end = (int(address, 16) for address in span.split("-"))
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
+    span, written = "", 0
+    with suppress(OSError), Path("/proc/self/smaps").open() as lines:
+        for line in lines:
+            words = line.split(maxsplit=5)
+            if not words[0].endswith(":"):
+                span = words[0] if len(words) == 6 and library in Path(words[5]).name else ""
+                written = 0
+            elif words[0] in ("Anonymous:", "Swap:"):
+                written += int(words[1])
+            elif span and words[0] == "VmFlags:" and not written:  # the last line of a mapping
+                start, end = (int(address, 16) for address in span.split("-"))
+                libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
