@@ -11,7 +11,8 @@ S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what
 that they start, a look every ten seconds: it takes some 30 ms, which count as time of the cores.
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
-there is hardly a network to wait for; the unavoidable steps are measured after the job, on a machine that is quieter.
+there is hardly a network to wait for; the unavoidable steps are measured with one half of the sample before the job
+and the other half after it, on a machine that is quieter, and whose speed may be another in between.
 """
 
 import argparse
@@ -45,6 +46,7 @@ from workers.local.stack import LocalStack
 
 LARGEST = 1 << 26
 LOOK = 10.0
+SERVER = "S3 server"
 console = Console(stderr=True)
 
 
@@ -129,8 +131,15 @@ class Steps:
         self._last = now
 
 
-def unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid: int) -> tuple[dict[str, float], float]:
-    """Processor seconds of each step for one image, the mean over `keys`; and of the S3 server."""
+def unavoidable(store: S3Store, keys: list[str], settings: Settings, server_pid: int) -> dict[str, float]:
+    """Processor seconds of each step for one image, the mean over `keys`; and, as SERVER, of the S3 server."""
+    models = ModelStore(settings.home)
+    path, spec = models.path(settings.model), models.spec(settings.model)
+    with OnnxEngine(path, spec, max_batch=1, threads=1) as engine:
+        return _unavoidable(store, keys, engine, server_pid)
+
+
+def _unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid: int) -> dict[str, float]:
     cv2.setNumThreads(1)
     warm_up()
     server = psutil.Process(server_pid)
@@ -151,8 +160,8 @@ def unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid:
         store.put("out", Key(f"alone/{key}"), made.body, content_type="image/png")
         steps.end("upload")
     after = server.cpu_times()
-    of_server = after.user + after.system - before.user - before.system
-    return {name: seconds / len(keys) for name, seconds in steps.seconds.items()}, of_server / len(keys)
+    steps.seconds[SERVER] = after.user + after.system - before.user - before.system
+    return {name: seconds / len(keys) for name, seconds in steps.seconds.items()}
 
 
 def main() -> None:
@@ -162,6 +171,8 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=60)
     parser.add_argument("--model", default="u2netp")
     asked = parser.parse_args()
+    if min(asked.sample, asked.photos) < 2:
+        parser.error("a sample has at least two photos")
     configure(load_settings(log_format="console"), role="bench")
     with LocalStack() as stack, tempfile.TemporaryDirectory() as folder:
         os.environ.update(stack.environment())
@@ -176,14 +187,16 @@ def main() -> None:
                 store.put("photos", Key(key), body, content_type="image/jpeg")
                 if len(keys) <= 4:
                     store.put("warm", Key(key), body, content_type="image/jpeg")
+            sample = keys[:: max(1, len(keys) // asked.sample)]
+            assert stack.seaweed.pid
+            console.print("the steps alone")
+            before = unavoidable(store, sample[::2], settings, stack.seaweed.pid)
             console.print("the job")
             done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model, stack)
             console.print("the steps alone")
-            models = ModelStore(settings.home)
-            with OnnxEngine(models.path(asked.model), models.spec(asked.model), max_batch=1, threads=1) as engine:
-                sample = keys[:: max(1, len(keys) // asked.sample)]
-                assert stack.seaweed.pid
-                steps, of_server = unavoidable(store, sample, engine, stack.seaweed.pid)
+            after = unavoidable(store, sample[1::2], settings, stack.seaweed.pid)
+    steps = {name: (before[name] + after[name]) / 2 for name in before}
+    of_server = steps.pop(SERVER)
     needed = sum(steps.values()) * len(keys)
     capacity = len(os.sched_getaffinity(0)) * done.seconds
     answer = {
