@@ -66,6 +66,11 @@ class Settings(BaseSettings):
     )
     recent_mattes: int = Field(100, ge=0, le=10_000, description="mattes of recent images kept for repeats")
     recent_bytes: int = Field(64 * MEGABYTE, ge=0, description="memory for them, in bytes")
+    source_cache_bytes: int = Field(
+        512 * MEGABYTE,
+        ge=0,
+        description="disk below MATTEMILL_HOME for photos that a CPU worker of the same machine needs next; 0: none",
+    )
     encode_deadline: float = Field(120, gt=0, description="seconds an encode child may spend on one image")
     child_memory: int = Field(
         4096 * MEGABYTE,

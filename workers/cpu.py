@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import cv2
 import structlog
@@ -22,6 +23,7 @@ from celery.worker.request import Request
 from model.codecs.alpha import AlphaError, PackedAlpha, unpack_alpha
 from model.codecs.decode import lacks_memory
 from model.cutout import warm_up
+from model.heap import trim
 from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job, MessageError
@@ -38,41 +40,59 @@ from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
 from workers.metrics import EncodeMetrics, Metrics
 from workers.preview_sizes import PreviewSizes
+from workers.source_cache import SourceCache
 
 log = structlog.get_logger(__name__)
+_SPECS = 100
+"""Runs whose specs an encode child remembers."""
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")
 _TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """How a child ends that somebody has told to: that says nothing of its image."""
 
 
-def encode(
-    ledger: Ledger, store: ObjectStore, settings: Settings, job: Job, metrics: EncodeMetrics, sizes: PreviewSizes
-) -> None:
-    """Take the job's items and see each to its outcome; late copies drop out."""
-    held = ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
-    metrics.late(job, len(held))
-    for taken in held:
+class EncodeStage:
+    """What an encode child does with its messages; one object serves one thread."""
+
+    def __init__(self, ledger: Ledger, store: ObjectStore, settings: Settings, metrics: EncodeMetrics) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._cache = SourceCache(settings)
+        self._sizes = PreviewSizes(ledger)
+        self._spec = lru_cache(_SPECS)(ledger.spec)
+
+    def encode(self, job: Job) -> None:
+        """Take the job's items and see each to its outcome; late copies drop out."""
+        held = self._ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
+        self._metrics.late(job, len(held))
+        for taken in held:
+            self._finish(taken)
+
+    def _finish(self, taken: Taken) -> None:
         run, item, key = taken.run, taken.item, taken.item.key
         try:
             packed = unpack_alpha(taken.alpha or b"")
         except AlphaError as error:
-            outcome = ledger.lost_alpha(taken, str(error))
-            metrics.failed(Code.ENGINE_ERROR, outcome)
+            outcome = self._ledger.lost_alpha(taken, str(error))
+            self._metrics.failed(Code.ENGINE_ERROR, outcome)
             log.warning("alpha_lost", run=run, key=key, outcome=outcome)
-            continue
-        spec, side = ledger.spec(run), sizes.of(run, item.id)
+            return
+        spec, side = self._spec(run), self._sizes.of(run, item.id)
         try:
-            with metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(taken, packed):
-                row, preview = make_cutout(store, settings, spec, item, packed, metrics.took, side)
+            with self._metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(taken, packed):
+                row, preview = make_cutout(
+                    self._store, self._settings, self._cache, spec, item, packed, self._metrics.took, side
+                )
         except ItemError as error:
-            outcome = ledger.fail(taken, error, packed.engine)
-            metrics.failed(error.code, outcome)
+            outcome = self._ledger.fail(taken, error, packed.engine)
+            self._metrics.failed(error.code, outcome)
             log.warning("encode_failed", run=run, key=key, code=error.code, error=str(error), outcome=outcome)
-            continue
+            return
         if preview is not None:
-            ledger.keep_preview(taken, preview)  # before the last image is done, and the report begun
-        if ledger.done(taken, row):
-            metrics.done()
+            self._ledger.keep_preview(taken, preview)  # before the last image is done, and the report begun
+        if self._ledger.done(taken, row):
+            self._metrics.done()
         log.info("encode", run=run, key=key, ms=row["ms"])
 
 
@@ -104,12 +124,13 @@ def run(concurrency: str, settings: Settings) -> None:
     warm_up()
     drop_code("libllvmlite")
     store = S3Store(settings, pool=2)  # the first connection is opened by a child
-    child: list[tuple[Ledger, PreviewSizes]] = []
+    child: list[EncodeStage] = []
     metrics = EncodeMetrics()
 
     @worker_before_create_process.connect(weak=False)
     def share(**_: object) -> None:
         gc.collect()
+        trim()
         gc.freeze()  # a collection in a child would write to every object, and so copy its page
 
     @worker_process_init.connect(weak=False)
@@ -118,8 +139,7 @@ def run(concurrency: str, settings: Settings) -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a terminal's reaches the whole group; the parent decides
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
-        ledger = Ledger(connect(settings), settings)
-        child[:] = [(ledger, PreviewSizes(ledger))]
+        child[:] = [EncodeStage(Ledger(connect(settings), settings), store, settings, metrics)]
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 
@@ -149,8 +169,8 @@ def run(concurrency: str, settings: Settings) -> None:
             # Billiard's handlers, set after worker_process_init, would end with 70 as after a fault.
             signal.signal(number, signal.SIG_DFL)
         try:
-            ((ledger, sizes),) = child
-            encode(ledger, store, settings, Job.parse(job), metrics, sizes)
+            (stage,) = child
+            stage.encode(Job.parse(job))
         except MessageError as error:
             log.warning("message_refused", error=str(error))
         except Exception:  # no exception leaves a task body, MemoryError least of all; the ledger brings the item back

@@ -23,6 +23,7 @@ from pipeline.recipe_text import parse_recipe
 from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
 from pipeline.settings import Settings
 from pipeline.storage import ObjectStore, PreconditionFailedError
+from workers.source_cache import SourceCache
 from workers.stopwatch import Stopwatch
 
 _UPLOAD_TRIES = 4
@@ -32,6 +33,7 @@ _FIRST_PAUSE = 0.25
 def make_cutout(
     store: ObjectStore,
     settings: Settings,
+    cache: SourceCache,
     spec: RunSpec,
     item: Item,
     packed: PackedAlpha,
@@ -50,7 +52,9 @@ def make_cutout(
     stage = Stopwatch(packed.milliseconds, took)
     with stage("fetch again"):
         _check_places(settings, spec, item, recipe)
-        body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
+        body = cache.take(spec.source_bucket, item.key, item.etag, item.bytes)
+        if body is None:
+            body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
         background = _background.of(store, settings, spec, recipe)
     cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage, preview_side)
     with stage("upload"):

@@ -18,6 +18,7 @@ from workers.housekeeping import Housekeeper, StoppedError
 from workers.memory import available_bytes, check_memory
 from workers.metrics import Metrics
 from workers.metrics_page import metrics_page
+from workers.source_cache import SourceCache
 from workers.supervisor import Command, Supervisor
 
 log = structlog.get_logger(__name__)
@@ -96,7 +97,7 @@ def run_cpu(settings: Settings, concurrency: int) -> int:
     client = connect(settings)
     check(client, settings)
     client.close()
-    with metrics_page(settings) as registry:
+    with metrics_page(settings) as registry, SourceCache(settings).open_for_taking():
         stop, metrics, gauges = threading.Event(), Metrics(), HouseGauges(settings)
         registry.register(gauges)
         house = threading.Thread(target=keep_house, args=(settings, stop, metrics, gauges), name="housekeeping")

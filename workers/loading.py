@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from model.codecs.decode import decode
 from model.codecs.probe import check, probe
+from model.heap import trim
 from model.preprocess import enough, letterbox
 from model.size_buckets import fit
 from pipeline.errors import Code, ItemError, TransientError
@@ -32,11 +33,14 @@ from pipeline.settings import Settings, load_settings
 from pipeline.storage import ObjectStore
 from workers.lifecycle import die_with_parent
 from workers.loads import Loaded, Request
+from workers.source_cache import SourceCache
 from workers.stopwatch import Stopwatch
 
 
-def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[np.uint8]) -> Loaded:
-    """Fetch, decode strictly at reduced scale, and letterbox into the first pixels of `out`, flat uint8.
+def load(
+    store: ObjectStore, settings: Settings, cache: SourceCache, request: Request, out: NDArray[np.uint8]
+) -> Loaded:
+    """Fetch, decode strictly at reduced scale, letterbox into the first pixels of `out`, flat uint8; keep the photo.
 
     Raises:
         ItemError: what is wrong with this image.
@@ -45,7 +49,8 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
     stage = Stopwatch()
     with stage("fetch"):
         etag = ETag(request.etag) if request.etag else None
-        body = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes).body
+        fetched = store.get(request.bucket, Key(request.key), etag=etag, max_bytes=settings.max_bytes)
+        body = fetched.body
     with stage("decode"):
         header = probe(body)
         check(header, settings.max_megapixels)
@@ -54,12 +59,16 @@ def load(store: ObjectStore, settings: Settings, request: Request, out: NDArray[
         picture = decode(body, max_megapixels=settings.max_megapixels, at_least=needed)
         pixels = out[: size.height * size.width * 3]
         _, box = letterbox(picture.rgb, size, pixels.reshape(size.height, size.width, 3))
+    with stage("fetch"):
+        cache.offer(request.bucket, request.key, fetched.etag, body)
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     digest.update(pixels.data)
     return Loaded(header.height, header.width, str(size), box, digest.hexdigest(), stage.milliseconds)
 
 
-def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore) -> None:
+def serve(
+    connection: Connection, memory: mmap.mmap, settings: Settings, store: ObjectStore, cache: SourceCache
+) -> None:
     """Answer requests until the parent closes the pipe."""
     while True:
         try:
@@ -70,7 +79,7 @@ def serve(connection: Connection, memory: mmap.mmap, settings: Settings, store: 
         request = Request(**{**message, "size_buckets": tuple(message["size_buckets"])})
         out = np.frombuffer(memory, np.uint8, count, offset)
         try:
-            loaded = load(store, settings, request, out)
+            loaded = load(store, settings, cache, request, out)
             reply: dict[str, object] = asdict(loaded)
         except ItemError as error:
             transient, took = isinstance(error, TransientError), error.milliseconds
@@ -95,6 +104,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     store = S3Store(settings, pool=1)  # the first connection is opened by a loader
     gc.collect()
+    trim()
     gc.freeze()  # a collection in a loader would write to every object, and so copy its page
     with mmap.mmap(memory_fd, size) as memory, socket.socket(fileno=control) as asked:
         if (pipe := fork_when_asked(asked)) is None:
@@ -102,7 +112,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         with Connection(pipe) as connection:
             connection.send_bytes(b"ready")
-            serve(connection, memory, settings, store)
+            serve(connection, memory, settings, store, SourceCache(settings))
 
 
 def fork_when_asked(control: socket.socket) -> int | None:

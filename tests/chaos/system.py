@@ -76,6 +76,7 @@ class System:
                 "MATTEMILL_REDIS_URL": self.valkey.url,
                 "MATTEMILL_S3_ENDPOINT_URL": self.proxy.url,
                 "MATTEMILL_HOME": str(self.home),
+                "MATTEMILL_SOURCE_CACHE_BYTES": str(4 << 20),  # the disk may be one of 16 MB
                 "MATTEMILL_LOG_FORMAT": "json",
                 "TMPDIR": str(self.folder / "tmp"),
                 "CHAOS_AIM": str(self.aims),

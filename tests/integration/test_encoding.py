@@ -22,6 +22,7 @@ from pipeline.settings import Settings
 from pipeline.storage import Head, ObjectStore
 from tests.drawings import composed, disc, shrunk
 from workers.encoding import make_cutout, upload
+from workers.source_cache import SourceCache
 
 ENGINE = "onnxruntime"
 
@@ -50,7 +51,9 @@ class Job:
         )
 
     def make(self, spec: RunSpec, engine: str = ENGINE) -> dict[str, object]:
-        row, _ = make_cutout(self.store, self.settings, spec, self.item, PackedAlpha(self.alpha, {}, engine))
+        row, _ = make_cutout(
+            self.store, self.settings, SourceCache(self.settings), spec, self.item, PackedAlpha(self.alpha, {}, engine)
+        )
         return row
 
     def head(self, spec: RunSpec) -> Head:

@@ -16,10 +16,9 @@ from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from tests.processes import photo
-from workers.cpu import encode
+from workers.cpu import EncodeStage
 from workers.engine_record import EngineRecord
 from workers.metrics import EncodeMetrics
-from workers.preview_sizes import PreviewSizes
 
 KEY = Key("in/产品.jpg")
 
@@ -53,7 +52,7 @@ def test_the_encode_stage_keeps_what_the_matte_stage_knew(
 ) -> None:
     job = matted(ledger, store, spec)
     store.put(spec.source_bucket, KEY, b"another by now", content_type="image/jpeg")
-    encode(ledger, store, settings, job, EncodeMetrics(), PreviewSizes(ledger))
+    EncodeStage(ledger, store, settings, EncodeMetrics()).encode(job)
     (row,) = ledger.rows(spec.run)
     assert (row["code"], row["engine"]) == ("changed_while_processing", "u2netp@sm90")
     milliseconds = row["ms"]
@@ -94,7 +93,7 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
     monkeypatch.setattr(pipeline.ledger.ledger, "_BACKOFF", 0)
     job = matted(ledger, store, spec)
     for tried in range(1, tries + 1):
-        encode(ledger, store, settings, job, EncodeMetrics(), PreviewSizes(ledger))
+        EncodeStage(ledger, store, settings, EncodeMetrics()).encode(job)
         assert ledger.counts(spec.run).failed == (tried == tries)
         for fed in ledger.feed(spec, 1, 1):
             job = Job(spec.run, [fed.item.id], [KEY], fed.fed, ENCODE_QUEUE)

@@ -30,6 +30,7 @@ from workers.encoding import make_cutout
 from workers.housekeeping import Housekeeper
 from workers.loading import load
 from workers.loads import Request
+from workers.source_cache import SourceCache
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -119,6 +120,32 @@ def test_requests_and_commands_for_an_image(
     assert min(found.values()) > 0, told  # all of them were heard
 
 
+@pytest.mark.timeout(120)
+def test_one_get_where_both_workers_share_a_machine(
+    settings: Settings, environment: dict[str, str], s3_bucket: str, s3_client: "S3Client", wait_until: WaitUntil
+) -> None:
+    client = connect(settings)
+    ledger = Ledger(client, settings)
+    keys = [f"in/{n} 产品.jpg" for n in range(CHUNK)]
+    with ExitStack() as stack:
+        proxy = stack.enter_context(sick_proxy(environment["MATTEMILL_S3_ENDPOINT_URL"]))
+        env = environment | {"MATTEMILL_S3_ENDPOINT_URL": proxy.url, "MATTEMILL_SOURCE_CACHE_BYTES": str(16 << 20)}
+        stack.enter_context(process(env, "producer.commands", "worker", "cpu", "--concurrency", "2"))
+        lock = settings.home / "source-cache" / "lock"
+        wait_until(lock.exists, 60)
+        stack.enter_context(process(env, "producer.commands", "worker", "gpu", "--devices", "fake:20"))
+        spec = put_run(ledger, s3_client, s3_bucket, {key: photo(n) for n, key in enumerate(keys)}, chunk=CHUNK)
+        wait_until(lambda: ledger.counts(spec.run).done == CHUNK, 60)
+        asked = requests(proxy)
+        copies = [path.name for path in lock.parent.iterdir()]
+    client.close()
+    empty(s3_client, s3_bucket)
+    assert {name: times for name, times in asked.items() if name.startswith("GET") and "/in/" in name} == {
+        f"GET /{s3_bucket}/{key}": 1 for key in keys
+    }
+    assert copies == ["lock"]  # each is gone with the image that it was for
+
+
 def test_decodes_and_memory_for_an_image(
     settings: Settings,
     s3_bucket: str,
@@ -145,13 +172,15 @@ def test_decodes_and_memory_for_an_image(
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", counted)
     warm_up()
+    cache = SourceCache(settings)
     with S3Store(settings, pool=2, session=aws_session) as store:
 
         def matte() -> None:
-            load(store, settings, Request(s3_bucket, item.key, etag, ("320x320",)), np.empty(320 * 320 * 3, np.uint8))
+            request = Request(s3_bucket, item.key, etag, ("320x320",))
+            load(store, settings, cache, request, np.empty(320 * 320 * 3, np.uint8))
 
         def encode() -> None:
-            make_cutout(store, settings, spec, item, PackedAlpha(ramp, {}, "fake"))
+            make_cutout(store, settings, cache, spec, item, PackedAlpha(ramp, {}, "fake"))
 
         found = {}
         for stage in (matte, encode):

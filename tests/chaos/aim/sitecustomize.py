@@ -3,7 +3,8 @@
 In the folder CHAOS_AIM a file `<process>:<place>:<when>:<victim>` is one shot: the first process of that name that
 comes to that place removes the file and kills the victim with SIGKILL. A process is called by its module, or by its
 command (`worker`, `sweep`, `beat`); places are the ledger's functions, `publish`, and `get` and `put` of the object
-store; when is `before` or `after`; the victim is `self` or `parent`.
+store, `offer` and `copy` (taking one) of the cache of photos; when is `before` or `after`; the victim is `self` or
+`parent`.
 
 The file CHAOS_CLOCK holds by how many seconds `time.time` lies; it may change at any time. (libfaketime 0.9.10 is no
 way: under it `time.sleep` of Python 3.11 fails.)
@@ -37,6 +38,7 @@ def _arm(folder: Path, name: str) -> None:
     import workers.app
     from pipeline.ledger.ledger import Ledger
     from pipeline.s3 import S3Store
+    from workers.source_cache import SourceCache
 
     def shoot(place: str, when: str) -> None:
         for victim in ("self", "parent"):
@@ -60,6 +62,8 @@ def _arm(folder: Path, name: str) -> None:
     workers.app.publish = around(workers.app.publish, lambda args: "publish")
     S3Store.get = around(S3Store.get, lambda args: "get")  # type: ignore[method-assign]
     S3Store.put = around(S3Store.put, lambda args: "put")  # type: ignore[method-assign]
+    SourceCache.offer = around(SourceCache.offer, lambda args: "offer")  # type: ignore[method-assign]
+    SourceCache.take = around(SourceCache.take, lambda args: "copy")  # type: ignore[method-assign]
 
 
 def _lie(file: Path) -> None:
