@@ -150,8 +150,10 @@ class System:
                 family = [supervisor, *supervisor.children(recursive=True)]
                 if role == "leader":
                     found += [supervisor] if name.startswith("cpu") and self._leads(supervisor) else []
-                else:
-                    found += [one for one in family if _role(one, supervisor) == role]
+                    continue
+                for one in family:
+                    with suppress(psutil.Error):  # one that is dead, and that nobody has asked for yet, has no name
+                        found += [one] if _role(one, supervisor) == role else []
         return found
 
     def _leads(self, supervisor: psutil.Process) -> bool:
