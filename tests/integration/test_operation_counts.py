@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 IMAGES, CHUNK = 64, 16
 BY_THE_CLOCK = {"LLEN", "BRPOP", "PING", "HELLO", "CLIENT"}
 """What a process asks however few images there are: looks at queues, waits, new connections."""
-MOST = {"matte": 3.0, "encode parent": 9.5, "encode children": 4.5}
+MOST = {"matte": 3.0, "encode parent": 9.5, "encode children": 3.8}
 """Commands sent to Redis for one image that has pictures in the report, a script being one, at 16 keys in a message."""
 
 

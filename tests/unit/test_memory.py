@@ -93,3 +93,30 @@ def test_a_process_has_no_library_in_memory_that_it_does_not_use(modules: str, u
     code = f"import sys, producer.commands.cli, producer.commands.workers, {modules}; print(*sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert set(said.split()) & unused == set()
+
+
+_DROPPED = """
+import re
+from pathlib import Path
+import numba
+from workers.memory import drop_code
+
+def mapped():
+    told = re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.M)
+    return sum(int(re.search(r"Rss:\\s+(\\d+)", each)[1]) for each in told if "libllvmlite" in each.split("\\n")[0])
+
+assert numba.njit(lambda x: x + 1)(1) == 2
+before = mapped()
+drop_code("libllvmlite")
+after = mapped()
+assert numba.njit(lambda x: x * 3)(2) == 6  # what the loader has written is still there
+print(before, after)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what of a file is in memory")
+def test_a_compiler_that_is_dropped_takes_no_memory_and_still_compiles() -> None:
+    said = subprocess.run([sys.executable, "-c", _DROPPED], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, said.split())
+    assert before > 20_000  # kilobytes
+    assert after < before / 5

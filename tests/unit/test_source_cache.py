@@ -157,22 +157,15 @@ def test_a_disk_that_is_nearly_full_is_left_alone(settings: Settings, monkeypatc
         assert kept(settings) == []
 
 
-def test_a_disk_without_room_is_no_error(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "rename", full)
-    with SourceCache(settings).open_for_taking():
-        SourceCache(settings).offer(BUCKET, KEY, ETAG, BODY)
-        assert kept(settings) == []
-
-
-def test_a_disk_that_fails_is_no_error(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["pathlib.Path.rename", "shutil.disk_usage", "os.fdopen"])
+def test_a_disk_that_is_full_or_fails_is_no_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     def broken(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("shutil.disk_usage", broken)
     with SourceCache(settings).open_for_taking():
+        monkeypatch.setattr(place, broken)
         SourceCache(settings).offer(BUCKET, KEY, ETAG, BODY)
         assert kept(settings) == []
 
