@@ -99,10 +99,7 @@ def main() -> None:
         os.environ.update(stack.environment())
         settings = load_settings()
         env = os.environ | {"MATTEMILL_LOG_FORMAT": "json", "MATTEMILL_LOG_LEVEL": "warning"}
-        commands = [
-            ["producer.commands", "worker", "gpu", "--devices", f"{FAKE}:5"],
-            ["producer.commands", "worker", "cpu"],
-        ]
+        commands = [["producer.commands", "worker", "all", "--devices", f"{FAKE}:5"]]
         with S3Store(settings) as store:
             for bucket in ("photos", "urgent", "out"):
                 store.create_bucket(bucket)

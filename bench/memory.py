@@ -71,7 +71,7 @@ class Watch(threading.Thread):
                 for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                     name = _FIELDS.get(line.partition(":")[0])
                     if name is not None:
-                        found[kind][name] += int(line.split()[1]) / 1000
+                        found[kind][name] += int(line.split()[1]) * 1024 / 1_000_000
         return {kind: {name: round(value, 1) for name, value in one.items()} for kind, one in found.items()}
 
     def _processes(self) -> list[tuple[str, int]]:
@@ -100,8 +100,7 @@ def main() -> None:
         settings = load_settings(model=asked.model)
         env = os.environ | {"MATTEMILL_LOG_FORMAT": "json", "MATTEMILL_MODEL": asked.model}
         commands = {
-            "supervisor of the GPU worker": ["worker", "gpu", "--devices", "cpu"],
-            "supervisor of the encode worker": ["worker", "cpu"],
+            "supervisor, with the housekeeping": ["worker", "all", "--devices", "cpu"],
             "producer": ["sweep", "s3://photos/", "--to", "s3://out/job/", "--wait"],
         }
         with S3Store(settings) as store:

@@ -1,6 +1,6 @@
 """How busy the cores are with a job, and how much of that is work that nobody could leave out.
 
-    python -m bench.throughput [--photos 1000] [--megapixels 1 2] [--model u2netp]
+    python -m bench.throughput [--photos 1000] [--megapixels 1 2] [--model u2netp] [--away 0]
     python -m bench.throughput_plot
 
 Seconds run from the first call of the producer to the last output. Busy: the share of all cores' time in which anything
@@ -8,7 +8,8 @@ ran on the machine. Efficiency: the sum of the processor seconds that one thread
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
 `first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of the workers and all
-that they start, a look every ten seconds: it takes some 30 ms, which count as time of the cores.
+that they start, a look every ten seconds: it takes some 30 ms, which count as time of the cores. With `--away MS` each
+answer of S3 reaches the workers so many milliseconds later (`bench.far`).
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured with one half of the sample before the job
@@ -23,11 +24,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import psutil
 from rich.console import Console
 
+from bench.far import far_away
 from bench.machine import facts
 from bench.photos import crops, model_image
 from bench.trees import Tree, cpu_seconds, workers
@@ -65,7 +68,7 @@ class Done:
 def job(
     settings: Settings, store: S3Store, env: dict[str, str], log: Path, count: int, model: str, stack: LocalStack
 ) -> Done:
-    commands = [["producer.commands", "worker", "gpu", "--devices", "cpu"], ["producer.commands", "worker", "cpu"]]
+    commands = [["producer.commands", "worker", "all", "--devices", "cpu"]]
     with workers(commands, env, log) as children:
         producer = Producer(settings, store)
         producer.sweep("s3://warm/", "s3://out/warm/", model=model, force=True).wait(stall_timeout=300)
@@ -170,6 +173,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, nargs=2, default=[1.0, 2.0])
     parser.add_argument("--sample", type=int, default=60)
     parser.add_argument("--model", default="u2netp")
+    parser.add_argument("--away", type=float, default=0.0, help="milliseconds to S3 and back, beyond what there are")
     asked = parser.parse_args()
     if min(asked.sample, asked.photos) < 2:
         parser.error("a sample has at least two photos")
@@ -192,7 +196,12 @@ def main() -> None:
             console.print("the steps alone")
             before = unavoidable(store, sample[::2], settings, stack.seaweed.pid)
             console.print("the job")
-            done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model, stack)
+            with contextlib.ExitStack() as between:
+                if asked.away:
+                    server = urlsplit(stack.seaweed.endpoint_url)
+                    port = between.enter_context(far_away(server.port or 80, asked.away))
+                    env["MATTEMILL_S3_ENDPOINT_URL"] = f"http://{server.hostname}:{port}"
+                done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model, stack)
             console.print("the steps alone")
             after = unavoidable(store, sample[1::2], settings, stack.seaweed.pid)
     steps = {name: (before[name] + after[name]) / 2 for name in before}
@@ -205,6 +214,7 @@ def main() -> None:
         "photos": len(keys),
         "megapixels": asked.megapixels,
         "model": asked.model,
+        "s3_away_ms": asked.away,
         "images_per_second": round(len(keys) / done.seconds, 3),
         "first_seconds": round(done.first_seconds, 2),
         "peak_mb": round(done.peak_mb),

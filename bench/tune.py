@@ -3,7 +3,8 @@
 Five curves. One GPU worker whose loads cost no processor: keys in a message (`MATTEMILL_CHUNK`), decoded images held
 (`MATTEMILL_LOADER_SLOTS`) with 30 ms of simulated I/O each, and, with single images that come one by one, how long a
 batch waits for company (`MATTEMILL_MAX_DELAY_MS`). With real photos of 1 to 2 megapixels from a real S3 server: loader
-processes (`MATTEMILL_LOADERS`), and encode processes (`--concurrency` of `worker cpu`), each alone.
+processes (`MATTEMILL_LOADERS`), and encode processes (`--concurrency` of `worker cpu`), each alone; with `--away MS`
+each answer of S3 reaches them so much later.
 
 Caveats: fake engines, so no figure says anything of a network; what is encoded are ellipses with a soft edge. Servers
 and feeder share the cores with the worker, and S3 is on the same machine: elsewhere loads and uploads take longer, of
@@ -24,10 +25,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
+from bench.far import far_away
 from bench.flow import feeding
 from bench.machine import facts
 from bench.photos import crops
@@ -61,8 +64,8 @@ CURVES = (
     Curve("MATTEMILL_CHUNK", (1, 2, 4, 8, 16, 32), "images/s"),
     Curve("MATTEMILL_LOADER_SLOTS", (8, 12, 16, 32, 64), "images/s"),
     Curve("MATTEMILL_MAX_DELAY_MS", (0, 10, 20, 50, 100), "ms of waiting"),
-    Curve("MATTEMILL_LOADERS", (1, 2, 3, 4), "images/s"),
-    Curve("worker cpu --concurrency", (1, 2, 3, 4), "images/s"),
+    Curve("MATTEMILL_LOADERS", (1, 2, 3, 4, 8), "images/s"),
+    Curve("worker cpu --concurrency", (1, 2, 3, 4, 8), "images/s"),
 )
 
 
@@ -104,7 +107,8 @@ class Bench:
                 return self._encode(run, value)
 
     def _spec(self, chunk: int) -> RunSpec:
-        spec = RunSpec(new_run_id(), BUCKET, "", BUCKET, "out/", "u2netp", "0" * 64, ("320x320",), chunk=chunk)
+        run = new_run_id()  # with outputs of its own: to replace those of the last point would be other work
+        spec = RunSpec(run, BUCKET, "", BUCKET, f"{run}/", "u2netp", "0" * 64, ("320x320",), chunk=chunk)
         self.ledger.create(spec)
         return spec
 
@@ -246,14 +250,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--photos", type=int, default=120)
     parser.add_argument("--knob", choices=[curve.name for curve in CURVES], help="this curve alone, and no picture")
+    parser.add_argument("--away", type=float, default=0.0, help="milliseconds to S3 and back, beyond what there are")
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of made-up images")
     parser.add_argument("--picture", type=Path, help="where to draw the curves, such as docs/tune.webp")
     asked = parser.parse_args()
     found: dict[str, dict[str, list[Point]]] = {}
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as home, LocalStack() as stack:
+    with tempfile.TemporaryDirectory() as home, LocalStack() as stack, contextlib.ExitStack() as between:
         os.environ |= stack.environment() | {"MATTEMILL_HOME": home}
         bench = Bench(stack, asked.scale, asked.photos)
+        if asked.away:
+            server = urlsplit(stack.seaweed.endpoint_url)
+            port = between.enter_context(far_away(server.port or 80, asked.away))
+            os.environ["MATTEMILL_S3_ENDPOINT_URL"] = f"http://{server.hostname}:{port}"
         for _ in range(asked.rounds):
             for curve in [one for one in CURVES if asked.knob in (None, one.name)]:
                 for value in curve.values:
@@ -273,7 +282,13 @@ def main() -> None:
     answer = {
         "bench": "tune",
         "machine": facts(),
-        "job": {"rounds": asked.rounds, "photos": asked.photos, "scale": asked.scale, "batch": 8},
+        "job": {
+            "rounds": asked.rounds,
+            "photos": asked.photos,
+            "scale": asked.scale,
+            "batch": 8,
+            "s3_away_ms": asked.away,
+        },
         "seconds": round(time.monotonic() - began),
         "curves": results,
         "caveats": caveats(__doc__),

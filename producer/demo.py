@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from workers.local.process import Child
 from workers.local.stack import LocalStack
 
 SOURCE, TARGET, MODEL = "photos", "cutouts", "u2netp"
-METRICS_PORT = "MATTEMILL_METRICS_PORT"
 _HURRY = 2.0
 """Seconds that workers get to end when their work is no longer wanted."""
 _PATIENCE = 10.0
@@ -58,9 +56,9 @@ def run_demo(photos: Path | None, out: Path, follow: _Follow, show: Callable[[Su
             for bucket in (SOURCE, TARGET):
                 store.create_bucket(bucket)
             put_photos(store, bodies)
-            with local_workers(out / "workers.log", stack.directory) as workers:
+            with local_workers(out / "workers.log", stack.directory) as worker:
                 run = Producer(settings, store).sweep(f"s3://{SOURCE}/", f"s3://{TARGET}/")
-                summary = follow(run, lambda: check_alive(workers))
+                summary = follow(run, lambda: check_alive([worker]))
             _save(run, settings, store, out)
     show(summary)
     click.echo(f"Cutouts: {out / 'cutouts'}\nReport:  {out / 'report.html'}")
@@ -83,7 +81,7 @@ def check_alive(children: Iterable[Child], kept: bool = True) -> None:
     """
     for child in children:
         if child.poll() is not None:
-            # Both workers write there; what is for a person is no JSON.
+            # All its processes write there; what is for a person is no JSON.
             said = [line for line in child.output().splitlines() if not line.startswith("{")]
             last = said[-1].removeprefix("mattemill: ") if said else "it said nothing."
             sentence, _, hint = last.partition(" Hint: ")
@@ -165,34 +163,17 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def local_workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[list[Child]]:
-    """A GPU-role and a CPU worker, told to end, and ended, with the context; their metrics on two ports in a row."""
-    command = [sys.executable, "-m", "producer.commands", "worker"]
+def local_workers(log: Path, temporary: Path, devices: str = "cpu") -> Iterator[Child]:
+    """`mattemill worker all`, told to end, and ended, with the context."""
+    command = [sys.executable, "-m", "producer.commands", "worker", "all", "--devices", devices]
     # What a worker that is killed leaves there goes with the servers' folder.
-    environment = os.environ | {"TMPDIR": str(temporary)}
-    port = int(os.environ.get(METRICS_PORT) or 0)
-    with contextlib.ExitStack() as stack:
-        children = [
-            stack.enter_context(
-                Child(
-                    [*command, *role],
-                    name=f"the {role[0]} worker",
-                    log=log,
-                    env=environment | {METRICS_PORT: str(port + number if port else 0)},
-                )
-            )
-            for number, role in enumerate((["gpu", "--devices", devices], ["cpu"]))
-        ]
+    with Child(command, name="the worker", log=log, env=os.environ | {"TMPDIR": str(temporary)}) as child:
         grace = _HURRY
         try:
-            yield children
+            yield child
             grace = _PATIENCE
         finally:
-            for child in children:
-                child.terminate()  # all at once, and then wait for each
-            deadline = time.monotonic() + grace
-            for child in children:
-                child.stop(max(deadline - time.monotonic(), 0))
+            child.stop(grace)
 
 
 def _save(run: Run, settings: Settings, store: S3Store, out: Path) -> None:

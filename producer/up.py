@@ -18,7 +18,6 @@ from pipeline.errors import SetupError
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings, load_settings
 from producer.demo import (
-    METRICS_PORT,
     MODEL,
     SOURCE,
     TARGET,
@@ -35,6 +34,8 @@ from workers.local.process import Child
 from workers.local.stack import LocalStack
 
 _START_SECONDS = 120.0
+_ROLES = 2
+_METRICS_PORT = "MATTEMILL_METRICS_PORT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def run_up(
                 store.create_bucket(bucket)
             put_photos(store, bodies)
         _say("Valkey and SeaweedFS run; the workers start.")
-        children = list(closing.enter_context(local_workers(stack.directory / "workers.log", stack.directory, devices)))
+        children = [closing.enter_context(local_workers(stack.directory / "workers.log", stack.directory, devices))]
         kept = directory is not None
         _until_they_answer(children, settings, told, kept)
         if told:
@@ -129,7 +130,7 @@ def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[
     app = make_app(settings)
     deadline = time.monotonic() + _START_SECONDS
     try:
-        while len(app.control.ping(timeout=0.5, limit=len(workers)) or []) < len(workers) and not told:
+        while len(app.control.ping(timeout=0.5, limit=_ROLES) or []) < _ROLES and not told:
             check_alive(workers, kept)
             if time.monotonic() > deadline:
                 raise SetupError(
@@ -141,15 +142,15 @@ def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[
 
 
 def _after_the_workers() -> str:
-    """The port of the live page's metrics: the workers have the first two."""
-    first = int(os.environ.get(METRICS_PORT) or 0)
-    return str(first + 2 if first else 0)
+    """The port of the live page's metrics: the workers have the one before."""
+    first = int(os.environ.get(_METRICS_PORT) or 0)
+    return str(first + 1 if first else 0)
 
 
 # Passwords go through the environment: anyone on the machine can read a command line.
 def _start_live_page(page: _Page, log: Path) -> Child:
     command = [sys.executable, "-m", "producer.commands", "web", f"--host={LOOPBACK}", f"--port={page.port}"]
-    more = {"MATTEMILL_WEB_PASSWORD": page.password, METRICS_PORT: _after_the_workers()}
+    more = {"MATTEMILL_WEB_PASSWORD": page.password, _METRICS_PORT: _after_the_workers()}
     return Child(command, name="the live page", log=log, env=os.environ | more)
 
 

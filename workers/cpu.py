@@ -1,4 +1,4 @@
-"""The CPU worker: a prefork pool, one cutout at a time in each child. `python -m workers.cpu CONCURRENCY [PARENT]`."""
+"""The CPU worker: a prefork pool of children that make one cutout at a time. `python -m workers.cpu CONCURRENCY`."""
 
 import gc
 import os
@@ -7,20 +7,22 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from types import TracebackType
+from typing import Self
 
 import cv2
 import structlog
 from billiard.einfo import ExceptionInfo
 from celery import Celery, Task
 from celery.exceptions import WorkerLostError
-from celery.signals import worker_before_create_process, worker_process_init, worker_ready
+from celery.signals import worker_before_create_process, worker_process_init, worker_process_shutdown, worker_ready
 from celery.worker import state
 from celery.worker.request import Request
 
-from model.codecs.alpha import AlphaError, PackedAlpha, unpack_alpha
+from model.codecs.alpha import AlphaError, unpack_alpha
 from model.codecs.decode import lacks_memory
 from model.cutout import warm_up
 from model.heap import trim
@@ -34,13 +36,14 @@ from pipeline.settings import Settings
 from pipeline.storage import ObjectStore
 from workers.app import ENCODE, add_task, make_app
 from workers.departure import Departure
-from workers.encoding import make_cutout
+from workers.encoding import Made, make_cutout, upload_cutout
 from workers.last_words import ending
 from workers.lifecycle import die_with_parent, start
 from workers.memory import drop_code
 from workers.metrics import EncodeMetrics, Metrics
 from workers.preview_sizes import PreviewSizes
 from workers.source_cache import SourceCache
+from workers.uploads import MOST, Uploads
 
 log = structlog.get_logger(__name__)
 _SPECS = 100
@@ -51,7 +54,10 @@ _TOLD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class EncodeStage:
-    """What an encode child does with its messages; one object serves one thread."""
+    """What an encode child does with its messages: one cutout after the other, and their uploads beside it.
+
+    Close it, or use it as a context manager: then what is on its way arrives.
+    """
 
     def __init__(self, ledger: Ledger, store: ObjectStore, settings: Settings, metrics: EncodeMetrics) -> None:
         self._ledger = ledger
@@ -61,43 +67,72 @@ class EncodeStage:
         self._cache = SourceCache(settings)
         self._sizes = PreviewSizes(ledger)
         self._spec = lru_cache(_SPECS)(ledger.spec)
+        self._uploads = Uploads(ledger, settings.touch_interval)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Wait until all uploads have ended."""
+        self._uploads.close()
 
     def encode(self, job: Job) -> None:
-        """Take the job's items and see each to its outcome; late copies drop out."""
+        """Take the job's items and make their cutouts; late copies drop out. Their outcome may come later."""
         held = self._ledger.take(job.run_id, ENCODE_QUEUE, job.fed, job.item_ids)
         self._metrics.late(job, len(held))
         for taken in held:
-            self._finish(taken)
+            self._make(taken)
 
-    def _finish(self, taken: Taken) -> None:
-        run, item, key = taken.run, taken.item, taken.item.key
+    def _make(self, taken: Taken) -> None:
+        run, item = taken.run, taken.item
         try:
             packed = unpack_alpha(taken.alpha or b"")
         except AlphaError as error:
             outcome = self._ledger.lost_alpha(taken, str(error))
             self._metrics.failed(Code.ENGINE_ERROR, outcome)
-            log.warning("alpha_lost", run=run, key=key, outcome=outcome)
+            log.warning("alpha_lost", run=run, key=item.key, outcome=outcome)
             return
         spec, side = self._spec(run), self._sizes.of(run, item.id)
+        size = item.bytes + packed.alpha.nbytes
         try:
-            with self._metrics.working_on(item.bytes + packed.alpha.nbytes), _errors_of_an_image(taken, packed):
-                row, preview = make_cutout(
+            with self._metrics.working_on(size), _errors_of_an_image(taken, packed.milliseconds):
+                made = make_cutout(
                     self._store, self._settings, self._cache, spec, item, packed, self._metrics.took, side
                 )
         except ItemError as error:
-            outcome = self._ledger.fail(taken, error, packed.engine)
-            self._metrics.failed(error.code, outcome)
-            log.warning("encode_failed", run=run, key=key, code=error.code, error=str(error), outcome=outcome)
+            self._failed(taken, error, packed.engine)
             return
-        if preview is not None:
-            self._ledger.keep_preview(taken, preview)  # before the last image is done, and the report begun
+        self._uploads.start(taken, len(made.cutout.body), lambda: self._upload(taken, made, size))
+
+    def _upload(self, taken: Taken, made: Made, size: int) -> None:
+        """In a thread of its own; `size` as `_make` counts it."""
+        try:
+            with self._metrics.working_on(size), _errors_of_an_image(taken, made.stage.milliseconds):
+                row = upload_cutout(self._store, made)
+        except ItemError as error:
+            self._failed(taken, error, made.engine)
+            return
+        if made.cutout.preview is not None:
+            self._ledger.keep_preview(taken, made.cutout.preview)  # before the last image is done, the report begun
         if self._ledger.done(taken, row):
             self._metrics.done()
-        log.info("encode", run=run, key=key, ms=row["ms"])
+        log.info("encode", run=taken.run, key=taken.item.key, ms=row["ms"])
+
+    def _failed(self, taken: Taken, error: ItemError, engine: str) -> None:
+        outcome = self._ledger.fail(taken, error, engine)
+        self._metrics.failed(error.code, outcome)
+        log.warning(
+            "encode_failed", run=taken.run, key=taken.item.key, code=error.code, error=str(error), outcome=outcome
+        )
 
 
 @contextmanager
-def _errors_of_an_image(taken: Taken, packed: PackedAlpha) -> Iterator[None]:
+def _errors_of_an_image(taken: Taken, milliseconds: Mapping[str, float]) -> Iterator[None]:
     """What nobody foresaw is the image's error too: without an outcome it would come back for ever."""
     try:
         yield
@@ -110,7 +145,7 @@ def _errors_of_an_image(taken: Taken, packed: PackedAlpha) -> Iterator[None]:
         else:
             log.exception("encode_broke", run=taken.run, key=taken.item.key)
             named = TransientError(Code.ENCODE_ERROR, f"{type(error).__name__}: {error}")
-        named.milliseconds = packed.milliseconds
+        named.milliseconds = milliseconds
         raise named from error
 
 
@@ -123,7 +158,7 @@ def run(concurrency: str, settings: Settings) -> None:
     # What is made before the children are forked is in memory once.
     warm_up()
     drop_code("libllvmlite")
-    store = S3Store(settings, pool=2)  # the first connection is opened by a child
+    store = S3Store(settings, pool=MOST + 1)  # the first connection is opened by a child
     child: list[EncodeStage] = []
     metrics = EncodeMetrics()
 
@@ -140,6 +175,11 @@ def run(concurrency: str, settings: Settings) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         cv2.setNumThreads(1)
         child[:] = [EncodeStage(Ledger(connect(settings), settings), store, settings, metrics)]
+
+    @worker_process_shutdown.connect(weak=False)
+    def end(**_: object) -> None:
+        for stage in child:
+            stage.close()
 
     Departure(lambda: _give_back(parent), settings.grace).install()
 

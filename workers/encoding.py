@@ -1,9 +1,10 @@
-"""The CPU stage of one image: full-size pixels, refined alpha, the recipe, atomic upload."""
+"""The CPU stage of one image: full-size pixels, refined alpha, the recipe; and then its atomic upload."""
 
 import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
@@ -17,7 +18,6 @@ from model.engines.fake import FAKE
 from pipeline.errors import Code, ItemError, TransientError
 from pipeline.ids import ETag, Key, Location, RunId
 from pipeline.places import Places
-from pipeline.preview import Preview
 from pipeline.recipe import Recipe
 from pipeline.recipe_text import parse_recipe
 from pipeline.runs import FINGERPRINT, PIXEL_PATH, Item, RunSpec
@@ -28,6 +28,27 @@ from workers.stopwatch import Stopwatch
 
 _UPLOAD_TRIES = 4
 _FIRST_PAUSE = 0.25
+_UPLOAD_SECONDS = 30.0
+"""After which no further try is begun: a server that hangs must not hold up the child's other images for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A cutout that is to be uploaded.
+
+    Attributes:
+        spec: of its run.
+        item: whose it is.
+        cutout: the body of the output, and what is told of it.
+        engine: what has made its matte.
+        stage: what the stages so far took; the upload is added.
+    """
+
+    spec: RunSpec
+    item: Item
+    cutout: Cutout
+    engine: str
+    stage: Stopwatch
 
 
 def make_cutout(
@@ -39,14 +60,11 @@ def make_cutout(
     packed: PackedAlpha,
     took: Callable[[str, float], object] = lambda stage, milliseconds: None,
     preview_side: int = 0,
-) -> tuple[dict[str, object], Preview | None]:
-    """Make and upload the cutout of one image; gives its row and preview, and tells `took` what each stage took.
-
-    An output that already has this fingerprint is left alone; another is replaced only if it is still the one that was
-    looked at.
+) -> Made:
+    """Make the cutout of one image, and tell `took` what each stage took.
 
     Raises:
-        ItemError: what is wrong with this image or its upload.
+        ItemError: what is wrong with this image.
     """
     recipe = parse_recipe(spec.recipe)
     stage = Stopwatch(packed.milliseconds, took)
@@ -57,8 +75,21 @@ def make_cutout(
             body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
         background = _background.of(store, settings, spec, recipe)
     cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage, preview_side)
-    with stage("upload"):
-        output_etag, output_bytes = upload(store, spec, item, cutout, packed.engine)
+    return Made(spec, item, cutout, packed.engine, stage)
+
+
+def upload_cutout(store: ObjectStore, made: Made) -> dict[str, object]:
+    """Upload a cutout; gives the row of its image.
+
+    An output that already has this fingerprint is left alone; another is replaced only if it is still the one that was
+    looked at.
+
+    Raises:
+        ItemError: what is wrong with the upload.
+    """
+    spec, item, cutout = made.spec, made.item, made.cutout
+    with made.stage("upload"):
+        output_etag, output_bytes = upload(store, spec, item, cutout, made.engine)
     row: dict[str, object] = {
         "key": item.key,
         "outcome": "done",
@@ -67,18 +98,18 @@ def make_cutout(
         "etag": item.etag,
         "output_bytes": output_bytes,
         "output_etag": output_etag,
-        "fingerprint": stamp(spec, item, cutout, packed.engine)[FINGERPRINT],
+        "fingerprint": stamp(spec, item, cutout, made.engine)[FINGERPRINT],
         "width": cutout.photo_width,
         "height": cutout.photo_height,
-        "ms": stage.milliseconds,
-        "engine": packed.engine,
+        "ms": made.stage.milliseconds,
+        "engine": made.engine,
         "model": spec.model,
     }
     if cutout.suspects:
         row["suspects"] = list(cutout.suspects)
     if cutout.own_alpha:
         row["own_alpha"] = True
-    return row, cutout.preview
+    return row
 
 
 def _check_places(settings: Settings, spec: RunSpec, item: Item, recipe: Recipe) -> None:
@@ -96,6 +127,7 @@ def upload(
     cutout: Cutout,
     engine: str,
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[ETag, int]:
     """Write the output so that two who do it at once do no harm; gives ETag and bytes of what is there then.
 
@@ -104,8 +136,10 @@ def upload(
 
     Raises:
         PermanentError: when the store refuses.
-        TransientError: when it could not be written in four tries, or keeps changing under our hands.
+        TransientError: when it could not be written in four tries, or half a minute of them, or keeps changing under
+            our hands.
     """
+    began = clock()
     recipe, key = parse_recipe(spec.recipe), spec.output_key(item.key)
     metadata = stamp(spec, item, cutout, engine)
     last = TransientError(Code.UPLOAD_FAILED, "the output changed each time before it could be written")
@@ -124,6 +158,8 @@ def upload(
 
     for tried in range(_UPLOAD_TRIES):
         if tried:
+            if clock() - began > _UPLOAD_SECONDS:
+                break
             sleep(_FIRST_PAUSE * 2 ** (tried - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - to spread the load
         try:
             if not tried and not spec.force and spec.run != _replacing.run:

@@ -1,25 +1,24 @@
-"""What the supervisor of the CPU role does beside its encode pool: it keeps house, or stands by to."""
+"""What a supervisor does beside its encode pool: it keeps house, or stands by to."""
 
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from pipeline.errors import MattemillError, SetupError
 from pipeline.ids import RunId
-from pipeline.ledger import Ledger, check, connect
+from pipeline.ledger import Ledger, connect
 from pipeline.settings import Settings
 from workers.app import make_app, publish
 from workers.house_gauges import HouseGauges
 from workers.housekeeping import Housekeeper, StoppedError
-from workers.memory import available_bytes, check_memory
 from workers.metrics import Metrics
-from workers.metrics_page import metrics_page
-from workers.source_cache import SourceCache
-from workers.supervisor import Command, Supervisor
 
 log = structlog.get_logger(__name__)
 _FINISH_SECONDS = 600
@@ -56,6 +55,20 @@ def keep_house(settings: Settings, stop: threading.Event, metrics: Metrics, gaug
     client.close()
 
 
+@contextmanager
+def housekeeping(settings: Settings, registry: CollectorRegistry, metrics: Metrics) -> Iterator[None]:
+    """Keep house in a thread while this lasts; what it knows is on the page of `registry`."""
+    stop, gauges = threading.Event(), HouseGauges(settings)
+    registry.register(gauges)
+    house = threading.Thread(target=keep_house, args=(settings, stop, metrics, gauges), name="housekeeping")
+    house.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        house.join()
+
+
 def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
     """Write manifest, summary and report, or a "part", in a process of its own: what they take goes with it.
 
@@ -84,26 +97,3 @@ def write_reports(run: RunId, stop: threading.Event, *what: str) -> None:
             lines = said.read().decode(errors="replace").strip().splitlines()
             reason = lines[-1] if lines else f"The reports' process ended with status {child.returncode}."
             raise SetupError(reason) if child.returncode == 2 else ReportsError(reason)
-
-
-def run_cpu(settings: Settings, concurrency: int) -> int:
-    """The supervisor behind `mattemill worker cpu`: the encode pool, and the housekeeping in a thread.
-
-    Raises:
-        SetupError: when Redis does not answer, there is too little memory for that many processes, or the page of
-            metrics cannot be served.
-    """
-    check_memory(concurrency, available_bytes(), settings.max_megapixels)
-    client = connect(settings)
-    check(client, settings)
-    client.close()
-    with metrics_page(settings) as registry, SourceCache(settings).open_for_taking():
-        stop, metrics, gauges = threading.Event(), Metrics(), HouseGauges(settings)
-        registry.register(gauges)
-        house = threading.Thread(target=keep_house, args=(settings, stop, metrics, gauges), name="housekeeping")
-        house.start()
-        try:
-            return Supervisor([Command("workers.cpu", str(concurrency))], metrics=metrics, grace=settings.grace).run()
-        finally:
-            stop.set()
-            house.join()

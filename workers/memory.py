@@ -6,12 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import SetupError
+from workers.uploads import MOST_BYTES
 
 _MADV_DONTNEED = 4
 
 SHARED_BYTES = 110 << 20
 """What encode children share with their parent."""
-_OWN_BYTES = 25 << 20
+_OWN_BYTES = (25 << 20) + MOST_BYTES
 _PIXEL_BYTES = 16
 """For each pixel of a photo: measured 7 of a JPEG of 24 megapixels, 10 of an RGBA PNG, 16 of a WebP (docs/tune.md)."""
 _MEGAPIXELS = 24

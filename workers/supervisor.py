@@ -1,4 +1,4 @@
-"""The supervisor that every `mattemill worker` is: starts Celery workers, restarts them, keeps house beside them."""
+"""The supervisor that every `mattemill worker` is: starts Celery workers and restarts them."""
 
 import os
 import signal
@@ -6,20 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from pipeline.errors import Code
-from pipeline.ledger import Ledger, Taken, check, connect
-from pipeline.settings import Settings
+from pipeline.ledger import Taken
 from workers.engine_record import EngineRecord
-from workers.gpu_gauges import GpuGauges
 from workers.last_words import VARIABLE, LastWords, ending
 from workers.lifecycle import LOST
 from workers.metrics import Metrics
-from workers.metrics_page import metrics_page
 
 log = structlog.get_logger(__name__)
 _EARLY_SECONDS = 30.0
@@ -52,7 +49,7 @@ class Command:
 
 
 class Supervisor:
-    """Runs worker modules as children of this process until told to stop.
+    """Runs worker modules as children of this process until told to stop, or until none of a module can be kept.
 
     The first signal lets the children end what they work on; QUIT, and any signal after the first, is passed on as
     QUIT: they leave in seconds.
@@ -84,6 +81,8 @@ class Supervisor:
         self._grace = grace
         self._told = False
         self._haste = False
+        self._kept = Counter(command.module for command in commands)
+        self._giving_up = threading.Lock()
 
     def run(self) -> int:
         """Run until told to stop; 2 when a child could not start, was given up or had to be killed, else 0."""
@@ -129,6 +128,7 @@ class Supervisor:
                 if len(self._commands) > 1:
                     log.error("worker_given_up", **said, status=2)
                 results[index] = 2
+                self._give_up(command)
                 return
             early = time.monotonic() - started < _EARLY_SECONDS and _finished(command) == finished
             deaths = deaths + 1 if early else 1
@@ -139,8 +139,16 @@ class Supervisor:
             if deaths >= _EARLY_DEATHS:
                 log.error("worker_given_up", **said, status=child.returncode, deaths=deaths)
                 results[index] = 2
+                self._give_up(command)
                 return
             self._stop.wait(min(self._backoff * 2.0 ** (deaths - 1), 30))
+
+    def _give_up(self, command: Command) -> None:
+        """The other roles would run on as if all were well: whoever started them has to see that one is missing."""
+        with self._giving_up:
+            self._kept[command.module] -= 1
+            if not self._kept[command.module]:
+                self._stop.set()
 
     def _judge(self, record: EngineRecord, status: int) -> None:
         """Killing a worker from outside says nothing of its images; a fault or a lost engine does."""
@@ -189,26 +197,3 @@ def _start(command: Command, words: LastWords) -> subprocess.Popen[bytes]:
     lean = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **_KEEP_FREED}
     environment = {**lean, **os.environ, **command.environment, VARIABLE: str(words.fileno())}
     return subprocess.Popen(arguments, env=environment, pass_fds=fds)
-
-
-def run_gpu(settings: Settings, devices: Sequence[str]) -> int:
-    """The supervisor behind `mattemill worker gpu`: a worker for each device.
-
-    Raises:
-        SetupError: when Redis does not answer, or the page of metrics cannot be served.
-    """
-    client = connect(settings)
-    check(client, settings)
-    ledger = Ledger(client, settings)
-    commands = [Command("workers.gpu", device, record=EngineRecord()) for device in devices]
-    with metrics_page(settings) as registry:
-        registry.register(GpuGauges(devices))
-        metrics = Metrics()
-
-        def suspect(batch: Sequence[Taken], engine: str) -> list[str]:
-            outcomes = ledger.suspect(batch, engine)
-            for outcome in outcomes:
-                metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
-            return outcomes
-
-        return Supervisor(commands, suspect, metrics=metrics, grace=settings.grace).run()

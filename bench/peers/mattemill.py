@@ -1,4 +1,4 @@
-"""Mattemill: `sweep` and `wait`; beside them run `mattemill worker gpu` and `mattemill worker cpu`.
+"""Mattemill: `sweep` and `wait`; beside them runs `mattemill worker all --devices cpu`.
 
 `outputs` is printed when the last output is written: `wait` goes on until manifest and report are too.
 """

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 ENVIRONMENTS = ROOT / ".venv-peers"
 CORES = len(os.sched_getaffinity(0))
 WORKERS = {
-    "mattemill": [
-        ["producer.commands", "worker", "gpu", "--devices", "cpu"],
-        ["producer.commands", "worker", "cpu"],
-    ],
+    "mattemill": [["producer.commands", "worker", "all", "--devices", "cpu"]],
     "naive_celery": [
         ["celery", "-A", "bench.peers.naive_celery", "worker", "--concurrency", str(CORES), "--loglevel", "WARNING"]
     ],

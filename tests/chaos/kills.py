@@ -34,7 +34,7 @@ ARROWS: dict[str, str] = {
     "workers.cpu:put:after:self": "encode child, uploaded and not finished",
     "workers.cpu:put:after:parent": "encode parent, its child has uploaded",
     "workers.cpu:done:before:self": "encode child, before it finishes",
-    "workers.cpu:done:after:self": "encode child, finished and not acknowledged",
+    "workers.cpu:done:after:self": "encode child, finished",
     "workers.cpu:done:after:parent": "encode parent, its child has finished",
     "workers.finisher:put:before:self": "finisher, before it writes",
     "workers.finisher:put:after:self": "finisher, manifest written, summary not",

@@ -118,13 +118,12 @@ def test_every_line_of_the_quick_start_does_what_it_says(
         terminal.exported = [f"export {name}={shlex.quote(values[name])}" for name in named]
         fetched = terminal.type(next_line("mattemill model fetch u2netp"))
         assert fetched.returncode == 0, fetched.stderr
-        on_gpu = next_line("mattemill worker gpu")
+        on_gpu = next_line("mattemill worker all")
         if shutil.which("nvidia-smi") is None:
             without = terminal.type(on_gpu)
             assert without.returncode == 2, without.stderr
             assert "--devices cpu" in without.stderr  # it says what the page says
-        stack.enter_context(terminal.leave_running("mattemill worker gpu --devices cpu"))
-        stack.enter_context(terminal.leave_running(next_line("mattemill worker cpu")))
+        stack.enter_context(terminal.leave_running(f"{on_gpu} --devices cpu"))
         checked = terminal.type(next_line("mattemill doctor s3://photos/ s3://cutouts/"))
         assert checked.returncode == 0, checked.stdout
         again = terminal.type(next_line("mattemill sweep s3://photos/2026-11-23/ --to s3://cutouts/day/ --wait --json"))

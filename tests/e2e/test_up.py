@@ -29,7 +29,7 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     wait_until: WaitUntil,
 ) -> None:
     printed, said = tmp_path / "printed", tmp_path / "said"
-    port = _three_ports()
+    port = _two_ports()
     with printed.open("wb") as output, said.open("wb") as errors:
         parent = subprocess.Popen(
             [*COMMAND, "up", "--devices", "fake:1", "--photos", str(photos)],
@@ -62,7 +62,7 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
         lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
         assert not [line for line in lines for secret in secrets if max(secret) in line and "bash -c" not in line]
         _look_at_flower(text)
-        for each in (port, port + 1, port + 2):  # each worker has a page of its own, and the live page too
+        for each in (port, port + 1):  # the workers have a page, and so has the live page
             with urllib.request.urlopen(f"http://127.0.0.1:{each}/metrics", timeout=10) as answer:
                 assert b"mattemill_info" in answer.read()
         assert "Workers" in _page_behind_a_password(text, "Live page", "")
@@ -76,15 +76,14 @@ def test_up_prints_what_to_paste_and_leaves_nothing_behind(
     assert ending == signal.SIGKILL or list(short_tmp.iterdir()) == []
 
 
-def _three_ports() -> int:
-    """A free port whose two successors are free too."""
+def _two_ports() -> int:
+    """A free port whose successor is free too."""
     while True:
-        with socket.socket() as first, socket.socket() as second, socket.socket() as third:
+        with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
             port = int(first.getsockname()[1])
             try:
                 second.bind(("127.0.0.1", port + 1))
-                third.bind(("127.0.0.1", port + 2))
             except (OSError, OverflowError):
                 continue
             return port
@@ -127,7 +126,7 @@ def test_ctrl_c_before_it_is_ready_ends_it_at_once(
 def test_a_worker_that_ends_is_quoted_and_no_file_is_named_that_is_gone(alone: dict[str, str], tmp_path: Path) -> None:
     wrong = alone | {"MATTEMILL_MODEL": "no-such-model"}
     ended = run(wrong, "up", timeout=120)
-    refused(ended, "the gpu worker has ended: There is no model named 'no-such-model'", "up --directory")
+    refused(ended, "the worker has ended: There is no model named 'no-such-model'", "up --directory")
     kept = run(wrong, "up", "--directory", str(tmp_path / "data"), timeout=120)
     assert ended.stderr.count("Hint:") == 1
     refused(kept, "no-such-model", f"its log is {tmp_path}/data/workers.log")

@@ -1,6 +1,7 @@
 """The CPU stage against a real S3 server."""
 
 import io
+import itertools
 from collections.abc import Iterator
 from unittest.mock import Mock
 
@@ -21,7 +22,7 @@ from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from pipeline.storage import Head, ObjectStore
 from tests.drawings import composed, disc, shrunk
-from workers.encoding import make_cutout, upload
+from workers.encoding import make_cutout, upload, upload_cutout
 from workers.source_cache import SourceCache
 
 ENGINE = "onnxruntime"
@@ -51,10 +52,9 @@ class Job:
         )
 
     def make(self, spec: RunSpec, engine: str = ENGINE) -> dict[str, object]:
-        row, _ = make_cutout(
-            self.store, self.settings, SourceCache(self.settings), spec, self.item, PackedAlpha(self.alpha, {}, engine)
-        )
-        return row
+        packed = PackedAlpha(self.alpha, {}, engine)
+        made = make_cutout(self.store, self.settings, SourceCache(self.settings), spec, self.item, packed)
+        return upload_cutout(self.store, made)
 
     def head(self, spec: RunSpec) -> Head:
         found = self.store.head(self.bucket, spec.output_key(self.item.key))
@@ -190,12 +190,21 @@ def busy() -> TransientError:
 
 
 class TestUpload:
-    def go(self, job: Job, sick: Sick, *, force: bool = False) -> list[float]:
+    def go(self, job: Job, sick: Sick, *, force: bool = False, seconds: float = 0) -> list[float]:
+        """Upload; each look at the clock finds it so many `seconds` later. Gives the pauses."""
         from model.cutout import Cutout
 
         slept: list[float] = []
-        cutout = Cutout(b"png", 1, 1, 1, 1, (), False)
-        upload(sick, job.spec(force=force), job.item, cutout, ENGINE, sleep=slept.append)  # type: ignore[arg-type]
+        cutout, clock = Cutout(b"png", 1, 1, 1, 1, (), False), itertools.count(0, seconds)
+        upload(
+            sick,  # type: ignore[arg-type]
+            job.spec(force=force),
+            job.item,
+            cutout,
+            ENGINE,
+            sleep=slept.append,
+            clock=lambda: next(clock),
+        )
         return slept
 
     def test_it_is_tried_again_with_growing_pauses(self, job: Job) -> None:
@@ -208,6 +217,12 @@ class TestUpload:
     def test_in_the_end_it_goes_back_to_the_ledger(self, job: Job) -> None:
         with pytest.raises(TransientError, match="busy"):
             self.go(job, Sick(job.store, [busy() for _ in range(4)]))
+
+    def test_after_half_a_minute_no_further_try_is_begun(self, job: Job) -> None:
+        sick = Sick(job.store, [busy() for _ in range(3)])
+        with pytest.raises(TransientError, match="busy"):
+            self.go(job, sick, seconds=20)
+        assert sick.puts == 2
 
     @pytest.mark.parametrize("force", [False, True])
     def test_a_try_that_was_written_and_not_answered_is_found(self, job: Job, force: bool) -> None:

@@ -52,7 +52,8 @@ def test_the_encode_stage_keeps_what_the_matte_stage_knew(
 ) -> None:
     job = matted(ledger, store, spec)
     store.put(spec.source_bucket, KEY, b"another by now", content_type="image/jpeg")
-    EncodeStage(ledger, store, settings, EncodeMetrics()).encode(job)
+    with EncodeStage(ledger, store, settings, EncodeMetrics()) as stage:
+        stage.encode(job)
     (row,) = ledger.rows(spec.run)
     assert (row["code"], row["engine"]) == ("changed_while_processing", "u2netp@sm90")
     milliseconds = row["ms"]
@@ -93,7 +94,8 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
     monkeypatch.setattr(pipeline.ledger.ledger, "_BACKOFF", 0)
     job = matted(ledger, store, spec)
     for tried in range(1, tries + 1):
-        EncodeStage(ledger, store, settings, EncodeMetrics()).encode(job)
+        with EncodeStage(ledger, store, settings, EncodeMetrics()) as stage:
+            stage.encode(job)
         assert ledger.counts(spec.run).failed == (tried == tries)
         for fed in ledger.feed(spec, 1, 1):
             job = Job(spec.run, [fed.item.id], [KEY], fed.fed, ENCODE_QUEUE)

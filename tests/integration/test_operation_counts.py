@@ -26,7 +26,7 @@ from tests.conftest import WaitUntil
 from tests.processes import empty, photo, process, put_run
 from tests.proxy import SickProxy, sick_proxy
 from workers.app import make_app, publish
-from workers.encoding import make_cutout
+from workers.encoding import make_cutout, upload_cutout
 from workers.housekeeping import Housekeeper
 from workers.loading import load
 from workers.loads import Request
@@ -180,7 +180,7 @@ def test_decodes_and_memory_for_an_image(
             load(store, settings, cache, request, np.empty(320 * 320 * 3, np.uint8))
 
         def encode() -> None:
-            make_cutout(store, settings, cache, spec, item, PackedAlpha(ramp, {}, "fake"))
+            upload_cutout(store, make_cutout(store, settings, cache, spec, item, PackedAlpha(ramp, {}, "fake")))
 
         found = {}
         for stage in (matte, encode):

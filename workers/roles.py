@@ -1,0 +1,50 @@
+"""What `mattemill worker` runs on this machine: GPU workers, an encode pool with the housekeeping, or both."""
+
+import contextlib
+from collections.abc import Sequence
+
+from pipeline.errors import Code
+from pipeline.ledger import Ledger, Taken, check, connect
+from pipeline.settings import Settings
+from workers.engine_record import EngineRecord
+from workers.gpu_gauges import GpuGauges
+from workers.memory import available_bytes, check_memory
+from workers.metrics import Metrics
+from workers.metrics_page import metrics_page
+from workers.source_cache import SourceCache
+from workers.supervisor import Command, Supervisor
+
+
+def run_workers(settings: Settings, devices: Sequence[str] = (), concurrency: int = 0) -> int:
+    """Supervise a GPU worker for each device and, unless `concurrency` is 0, so many encode processes; keep house then.
+
+    Returns:
+        the exit code, as `Supervisor.run` gives it.
+
+    Raises:
+        SetupError: when Redis does not answer, there is too little memory for that many processes, or the page of
+            metrics cannot be served.
+    """
+    if concurrency:
+        check_memory(concurrency, available_bytes(), settings.max_megapixels)
+    client = connect(settings)
+    check(client, settings)
+    ledger, commands = Ledger(client, settings), [Command("workers.gpu", one, record=EngineRecord()) for one in devices]
+    with metrics_page(settings) as registry, contextlib.ExitStack() as house:
+        metrics = Metrics()
+        if devices:
+            registry.register(GpuGauges(devices))
+        if concurrency:
+            from workers.house import housekeeping  # with Celery: 10 MB that GPU workers alone do without
+
+            house.enter_context(SourceCache(settings).open_for_taking())
+            house.enter_context(housekeeping(settings, registry, metrics))
+            commands.append(Command("workers.cpu", str(concurrency)))
+
+        def suspect(batch: Sequence[Taken], engine: str) -> list[str]:
+            outcomes = ledger.suspect(batch, engine)
+            for outcome in outcomes:
+                metrics.failed(Code.ATTEMPTS_EXHAUSTED, outcome)
+            return outcomes
+
+        return Supervisor(commands, suspect, metrics=metrics, grace=settings.grace).run()
