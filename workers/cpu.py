@@ -46,6 +46,8 @@ from workers.source_cache import SourceCache
 from workers.uploads import MOST, Uploads
 
 log = structlog.get_logger(__name__)
+_STACK_BYTES = 1 << 20
+"""Of a thread that uploads; the usual 8 MB would be taken off what a child may have for its photo."""
 _SPECS = 100
 """Runs whose specs an encode child remembers."""
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")
@@ -173,6 +175,7 @@ def run(concurrency: str, settings: Settings) -> None:
         die_with_parent()
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a terminal's reaches the whole group; the parent decides
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
+        threading.stack_size(_STACK_BYTES)
         cv2.setNumThreads(1)
         child[:] = [EncodeStage(Ledger(connect(settings), settings), store, settings, metrics)]
 

@@ -1,6 +1,7 @@
 """What `mattemill worker` runs on this machine: GPU workers, an encode pool with the housekeeping, or both."""
 
 import contextlib
+import os
 from collections.abc import Sequence
 
 from pipeline.errors import Code
@@ -39,7 +40,9 @@ def run_workers(settings: Settings, devices: Sequence[str] = (), concurrency: in
 
             house.enter_context(SourceCache(settings).open_for_taking())
             house.enter_context(housekeeping(settings, registry, metrics))
-            commands.append(Command("workers.cpu", str(concurrency)))
+            # A second heap of malloc is 64 MB of the address space that a child may have; its threads only upload.
+            lean = {"MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "1")}
+            commands.append(Command("workers.cpu", str(concurrency), lean))
 
         def suspect(batch: Sequence[Taken], engine: str) -> list[str]:
             outcomes = ledger.suspect(batch, engine)
