@@ -71,7 +71,9 @@ class Settings(BaseSettings):
         ge=0,
         description="disk below MATTEMILL_HOME for photos that a CPU worker of the same machine needs next; 0: none",
     )
-    encode_deadline: float = Field(120, gt=0, description="seconds an encode child may spend on one image")
+    encode_deadline: float = Field(
+        120, gt=0, description="seconds an encode child may spend on one image, and on its upload"
+    )
     child_memory: int = Field(
         4096 * MEGABYTE,
         ge=768 * MEGABYTE,  # libraries take 0.55 GB before any photo, one of 12 megapixels up to 0.2

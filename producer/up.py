@@ -34,7 +34,6 @@ from workers.local.process import Child
 from workers.local.stack import LocalStack
 
 _START_SECONDS = 120.0
-_ROLES = 2
 _METRICS_PORT = "MATTEMILL_METRICS_PORT"
 
 
@@ -130,7 +129,10 @@ def _until_they_answer(workers: list[Child], settings: Settings, told: Sequence[
     app = make_app(settings)
     deadline = time.monotonic() + _START_SECONDS
     try:
-        while len(app.control.ping(timeout=0.5, limit=_ROLES) or []) < _ROLES and not told:
+        answered: set[str] = set()
+        while answered != {"gpu", "cpu"} and not told:
+            found = app.control.ping(timeout=0.5) or []
+            answered |= {name.partition("-")[0] for each in found for name in each}
             check_alive(workers, kept)
             if time.monotonic() > deadline:
                 raise SetupError(

@@ -1,4 +1,7 @@
-"""The CPU worker: a prefork pool of children that make one cutout at a time. `python -m workers.cpu CONCURRENCY`."""
+"""The CPU worker: a prefork pool of children, each makes one cutout at a time.
+
+`python -m workers.cpu CONCURRENCY [PARENT]`.
+"""
 
 import gc
 import os
@@ -69,7 +72,7 @@ class EncodeStage:
         self._cache = SourceCache(settings)
         self._sizes = PreviewSizes(ledger)
         self._spec = lru_cache(_SPECS)(ledger.spec)
-        self._uploads = Uploads(ledger, settings.touch_interval)
+        self._uploads = Uploads(ledger, settings.touch_interval, settings.encode_deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +83,8 @@ class EncodeStage:
         self.close()
 
     def close(self) -> None:
-        """Wait until all uploads have ended."""
-        self._uploads.close()
+        """Wait until all uploads have ended, for half of the grace time; what has not is given back."""
+        self._uploads.close(self._settings.grace / 2)
 
     def encode(self, job: Job) -> None:
         """Take the job's items and make their cutouts; late copies drop out. Their outcome may come later."""
@@ -100,21 +103,33 @@ class EncodeStage:
             log.warning("alpha_lost", run=run, key=item.key, outcome=outcome)
             return
         spec, side = self._spec(run), self._sizes.of(run, item.id)
-        size = item.bytes + packed.alpha.nbytes
         try:
-            with self._metrics.working_on(size), _errors_of_an_image(taken, packed.milliseconds):
+            with (
+                self._metrics.working_on(item.bytes + packed.alpha.nbytes),
+                _errors_of_an_image(taken, packed.milliseconds),
+            ):
                 made = make_cutout(
                     self._store, self._settings, self._cache, spec, item, packed, self._metrics.took, side
                 )
         except ItemError as error:
             self._failed(taken, error, packed.engine)
             return
-        self._uploads.start(taken, len(made.cutout.body), lambda: self._upload(taken, made, size))
+        self._uploads.start(
+            taken, len(made.cutout.body), lambda: self._upload(taken, made), lambda: self._late(taken, made)
+        )
 
-    def _upload(self, taken: Taken, made: Made, size: int) -> None:
-        """In a thread of its own; `size` as `_make` counts it."""
+    def _late(self, taken: Taken, made: Made) -> None:
+        reason = f"The upload takes more than {self._settings.encode_deadline:g} s."
+        error = TransientError(Code.UPLOAD_FAILED, reason)
+        error.milliseconds = made.stage.milliseconds
+        self._failed(taken, error, made.engine)
+
+    def _upload(self, taken: Taken, made: Made) -> None:
         try:
-            with self._metrics.working_on(size), _errors_of_an_image(taken, made.stage.milliseconds):
+            with (
+                self._metrics.working_on(len(made.cutout.body)),
+                _errors_of_an_image(taken, made.stage.milliseconds, alone=False),
+            ):
                 row = upload_cutout(self._store, made)
         except ItemError as error:
             self._failed(taken, error, made.engine)
@@ -134,15 +149,21 @@ class EncodeStage:
 
 
 @contextmanager
-def _errors_of_an_image(taken: Taken, milliseconds: Mapping[str, float]) -> Iterator[None]:
-    """What nobody foresaw is the image's error too: without an outcome it would come back for ever."""
+def _errors_of_an_image(taken: Taken, milliseconds: Mapping[str, float], *, alone: bool = True) -> Iterator[None]:
+    """What nobody foresaw is the image's error too: without an outcome it would come back for ever.
+
+    Args:
+        taken: the image.
+        milliseconds: what its stages took so far.
+        alone: whether a lack of memory is its own doing; beside an upload another image is decoded.
+    """
     try:
         yield
     except ItemError:
         raise
     except Exception as error:
         named: ItemError
-        if lacks_memory(error):
+        if alone and lacks_memory(error):
             named = PermanentError(Code.TOO_LARGE, "It needs more memory than an encode process may use.")
         else:
             log.exception("encode_broke", run=taken.run, key=taken.item.key)

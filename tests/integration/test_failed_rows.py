@@ -69,11 +69,14 @@ def no_memory() -> cv2.error:
 
 
 @pytest.mark.parametrize(
-    ("error", "tries", "code", "reason"),
+    ("step", "error", "tries", "code", "reason"),
     [
-        (KeyError("preview"), 8, "encode_error", "KeyError: 'preview'"),
-        (MemoryError(), 1, "too_large", "It needs more memory than an encode process may use."),
-        (no_memory(), 1, "too_large", "It needs more memory than an encode process may use."),
+        ("make_cutout", KeyError("preview"), 8, "encode_error", "KeyError: 'preview'"),
+        ("make_cutout", MemoryError(), 1, "too_large", "It needs more memory than an encode process may use."),
+        ("make_cutout", no_memory(), 1, "too_large", "It needs more memory than an encode process may use."),
+        ("upload_cutout", KeyError("preview"), 8, "encode_error", "KeyError: 'preview'"),
+        # Beside an upload another image is made: whose memory it was nobody knows.
+        ("upload_cutout", MemoryError(), 8, "encode_error", "MemoryError"),
     ],
 )
 def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
@@ -82,6 +85,7 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
     settings: Settings,
     spec: RunSpec,
     monkeypatch: pytest.MonkeyPatch,
+    step: str,
     error: Exception,
     tries: int,
     code: str,
@@ -90,7 +94,7 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(workers.cpu, "make_cutout", broken)
+    monkeypatch.setattr(workers.cpu, step, broken)
     monkeypatch.setattr(pipeline.ledger.ledger, "_BACKOFF", 0)
     job = matted(ledger, store, spec)
     for tried in range(1, tries + 1):
@@ -100,7 +104,10 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
         for fed in ledger.feed(spec, 1, 1):
             job = Job(spec.run, [fed.item.id], [KEY], fed.fed, ENCODE_QUEUE)
     (row,) = ledger.rows(spec.run)
-    assert (row["code"], row["ms"]) == (code, {"fetch": 3.5, "infer": 2.25})
+    milliseconds = row["ms"]
+    assert isinstance(milliseconds, dict)
+    assert row["code"] == code
+    assert milliseconds.items() >= {"fetch": 3.5, "infer": 2.25}.items()
     assert reason in str(row["reason"])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,39 @@ def test_a_child_that_cannot_start_is_not_tried_again(tmp_path: Path) -> None:
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 2
     assert said.count("no GPU") == 1
+
+
+def test_when_none_of_a_module_is_left_the_others_end_too(tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Of two of a module one may be given up; with the last one the role is gone."""
+    (tmp_path / "other_role.py").write_text(IDLE)
+    body = f"""
+import pathlib, sys, time
+last = pathlib.Path({str(tmp_path)!r}, "last")
+while sys.argv[1] == "second" and not last.exists():
+    time.sleep(0.01)
+sys.exit(2)
+"""
+    (tmp_path / "child_of_test.py").write_text(body)
+    modules = "[Command('child_of_test', 'first'), Command('child_of_test', 'second'), Command('other_role', 'only')]"
+    program = re.sub(r"commands = .*", f"commands = {modules}", PROGRAM)
+    env = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}", "MATTEMILL_LOG_FORMAT": "json"}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=env, stderr=subprocess.PIPE, text=True)
+    said: list[str] = []
+    reader = threading.Thread(target=lambda: said.extend(parent.stderr or ()))
+    reader.start()
+    try:
+        wait_until(lambda: len(lines("".join(said), "worker_given_up")) == 1, 60)
+        assert not lines("".join(said), "worker_stopping")
+        (tmp_path / "last").touch()
+        assert parent.wait(60) == 2
+        reader.join()
+        assert len(lines("".join(said), "worker_given_up")) == 2
+        (stopped,) = lines("".join(said), "worker_stopping")
+        assert stopped["command"] == "other_role"
+    finally:
+        parent.kill()
+        reader.join()
+        parent.communicate()
 
 
 def test_a_child_keeps_the_memory_of_a_photo_unless_the_user_says_otherwise(

@@ -128,11 +128,13 @@ class Child:
         return self._process.poll()
 
     def output(self) -> str:
-        """Return the end of what this child has printed; "" when nothing can be read."""
+        """Return the last lines that this child has printed; "" when nothing can be read."""
         try:
             with self.log.open("rb") as log:
                 size = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, size - _TAIL))
+                start = log.seek(max(self._log_start, size - _TAIL))
+                if start > self._log_start:
+                    log.readline()  # the rest of a line
                 return log.read().decode(errors="replace").strip()
         except OSError:
             return ""
