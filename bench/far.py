@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from workers.local.ports import LOOPBACK
 
@@ -17,13 +18,17 @@ _PIECE = 1 << 20
 
 
 @contextmanager
-def far_away(port: int, milliseconds: float) -> Iterator[int]:
-    """The port at which the server on `port` is so far away, while this lasts."""
-    command = [sys.executable, "-m", "bench.far", str(port), str(milliseconds)]
+def far_away(url: str, milliseconds: float) -> Iterator[str]:
+    """The URL at which the server of this machine at `url` is so far away, while this lasts; `url` itself for 0."""
+    if not milliseconds:
+        yield url
+        return
+    server = urlsplit(url)
+    command = [sys.executable, "-m", "bench.far", str(server.port), str(milliseconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as between:
         try:
             assert between.stdout
-            yield int(between.stdout.readline())
+            yield f"http://{server.hostname}:{int(between.stdout.readline())}"
         finally:
             between.terminate()
 

@@ -24,7 +24,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cv2
 import psutil
@@ -196,11 +195,8 @@ def main() -> None:
             console.print("the steps alone")
             before = unavoidable(store, sample[::2], settings, stack.seaweed.pid)
             console.print("the job")
-            with contextlib.ExitStack() as between:
-                if asked.away:
-                    server = urlsplit(stack.seaweed.endpoint_url)
-                    port = between.enter_context(far_away(server.port or 80, asked.away))
-                    env["MATTEMILL_S3_ENDPOINT_URL"] = f"http://{server.hostname}:{port}"
+            with far_away(stack.seaweed.endpoint_url, asked.away) as url:
+                env["MATTEMILL_S3_ENDPOINT_URL"] = url
                 done = job(settings, store, env, Path(folder) / "workers.log", len(keys), asked.model, stack)
             console.print("the steps alone")
             after = unavoidable(store, sample[1::2], settings, stack.seaweed.pid)

@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -259,10 +258,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, LocalStack() as stack, contextlib.ExitStack() as between:
         os.environ |= stack.environment() | {"MATTEMILL_HOME": home}
         bench = Bench(stack, asked.scale, asked.photos)
-        if asked.away:
-            server = urlsplit(stack.seaweed.endpoint_url)
-            port = between.enter_context(far_away(server.port or 80, asked.away))
-            os.environ["MATTEMILL_S3_ENDPOINT_URL"] = f"http://{server.hostname}:{port}"
+        os.environ["MATTEMILL_S3_ENDPOINT_URL"] = between.enter_context(
+            far_away(stack.seaweed.endpoint_url, asked.away)
+        )
         for _ in range(asked.rounds):
             for curve in [one for one in CURVES if asked.knob in (None, one.name)]:
                 for value in curve.values:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pipeline.ledger.ledger
-import workers.cpu
+import workers.encode_stage
 from model.codecs.alpha import PackedAlpha, pack_alpha
 from pipeline.ids import ETag, Key
 from pipeline.jobs import ENCODE_QUEUE, Job
@@ -16,7 +16,7 @@ from pipeline.runs import Item, RunSpec, item_id, new_run_id, short_hash
 from pipeline.s3 import S3Store
 from pipeline.settings import Settings
 from tests.processes import photo
-from workers.cpu import EncodeStage
+from workers.encode_stage import EncodeStage
 from workers.engine_record import EngineRecord
 from workers.metrics import EncodeMetrics
 
@@ -52,7 +52,7 @@ def test_the_encode_stage_keeps_what_the_matte_stage_knew(
 ) -> None:
     job = matted(ledger, store, spec)
     store.put(spec.source_bucket, KEY, b"another by now", content_type="image/jpeg")
-    with EncodeStage(ledger, store, settings, EncodeMetrics()) as stage:
+    with closing(EncodeStage(ledger, store, settings, EncodeMetrics())) as stage:
         stage.encode(job)
     (row,) = ledger.rows(spec.run)
     assert (row["code"], row["engine"]) == ("changed_while_processing", "u2netp@sm90")
@@ -94,11 +94,11 @@ def test_an_error_that_nobody_foresaw_ends_its_image_and_not_the_run_never(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(workers.cpu, step, broken)
+    monkeypatch.setattr(workers.encode_stage, step, broken)
     monkeypatch.setattr(pipeline.ledger.ledger, "_BACKOFF", 0)
     job = matted(ledger, store, spec)
     for tried in range(1, tries + 1):
-        with EncodeStage(ledger, store, settings, EncodeMetrics()) as stage:
+        with closing(EncodeStage(ledger, store, settings, EncodeMetrics())) as stage:
             stage.encode(job)
         assert ledger.counts(spec.run).failed == (tried == tries)
         for fed in ledger.feed(spec, 1, 1):
