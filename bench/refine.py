@@ -28,7 +28,7 @@ from bench.machine import facts
 from bench.turns import caveats, spread
 from model.codecs.decode import decode
 from model.foreground import cut_out, estimate
-from model.refine import guide, refine
+from model.refine import guide, refine, whole
 from producer.samples import samples
 
 UInt8 = npt.NDArray[np.uint8]
@@ -65,9 +65,9 @@ def on_background(rgba: UInt8, backgrounds: list[UInt8], seed: int, quality: int
 
 def ours(low: UInt8, photo: UInt8) -> UInt8:
     small = guide(low, photo)
-    alpha = refine(low, photo, small)
+    alpha = whole(refine(low, photo, small))
     out = np.empty((*alpha.shape, 4), np.uint8)
-    cut_out(photo, alpha, estimate(small, low), slice(0, len(photo)), out)
+    cut_out(photo, alpha, estimate(small, low), 0, len(photo), out)
     return out
 
 

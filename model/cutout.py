@@ -1,11 +1,10 @@
 """From a photo and the model's alpha to the bytes of the cutout, as a recipe says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import structlog
@@ -16,11 +15,11 @@ from model.codecs.metadata import exif_of
 from model.codecs.png import PngWriter, encode_png
 from model.codecs.probe import probe
 from model.codecs.shaper import Shaper, apply_shaper
-from model.compiled import compiled
-from model.foreground import cut_out, estimate
+from model.foreground import estimate
 from model.preview import encode_preview, preview_of, small_size
-from model.refine import guide, refine
+from model.refine import Known, guide, refine, whole
 from model.shrink import shrink
+from model.strips import Cut, output_of, part_of, strips_of
 from model.subject import Box, framed, subject_box, suspects, tightened
 from pipeline.errors import Code, PermanentError
 from pipeline.preview import Preview
@@ -29,9 +28,7 @@ from pipeline.recipe import LONGEST_SIDE, Recipe
 log = structlog.get_logger(__name__)
 
 UInt8 = npt.NDArray[np.uint8]
-Float32 = npt.NDArray[np.float32]
 
-_STRIP: Final = 32
 _ALREADY_CUT: Final = 0.1
 _UNLIMITED: Final = 1 << 30
 
@@ -59,23 +56,6 @@ class Cutout:
     suspects: tuple[str, ...]
     own_alpha: bool
     preview: Preview | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Photo and alpha at the output's scale, with the part of them that the output shows.
-
-    Attributes:
-        rgb: uint8 [h, w, 3].
-        alpha: uint8 [h, w].
-        colours: of subject and background, for `cut_out`; None leaves the photo's.
-        box: what is shown; beyond the photo is nothing.
-    """
-
-    rgb: UInt8
-    alpha: UInt8
-    colours: Float32 | None
-    box: Box
 
 
 def open_photo(data: bytes, recipe: Recipe, alpha: UInt8, max_megapixels: int) -> Picture:
@@ -117,13 +97,14 @@ def cut(picture: Picture, alpha: UInt8, recipe: Recipe) -> tuple[Cut, bool]:
     small = guide(alpha, rgb)
     fine = refine(alpha, rgb, small)
     if own is not None and not own_alone:
-        fine = np.minimum(fine, refine(own, rgb, rgb))
+        fine = Known(np.minimum(whole(fine), whole(refine(own, rgb, rgb))))
     # An alpha that came with the picture has had its colours cleaned, or never had a background.
     colours = estimate(small, alpha) if recipe.despill and recipe.needs_colours and not own_alone else None
     shown = Box(0, 0, height, width)
     region = _region(alpha, height, width) if recipe.crop else None
     if region is not None:
-        shown = framed(tightened(region, fine), recipe.margin, recipe.square, recipe.max_side or _UNLIMITED)
+        fine = Known(whole(fine))
+        shown = framed(tightened(region, fine.pixels), recipe.margin, recipe.square, recipe.max_side or _UNLIMITED)
     return Cut(rgb, fine, colours, shown), own_alone
 
 
@@ -149,15 +130,15 @@ def render(made: Cut, recipe: Recipe, background: UInt8 | None = None, *, exif: 
             f" the recipe may say max-side={limit}",
         )
     if recipe.format == "alpha":
-        return encode_png(_shown(made.alpha, made.box))
+        return encode_png(output_of(made, recipe, background))
     if recipe.format == "png":
-        strips, channels = _strips(made, recipe, background)
+        strips, channels = strips_of(made, recipe, background)
         writer = PngWriter(height, width, channels, exif=exif, icc=icc)
         for _, strip in strips:
             writer.write(strip)
         return writer.finish()
     encode = encode_jpeg if recipe.format == "jpeg" else encode_webp
-    return encode(_whole(made, recipe, background), recipe.quality, exif=exif, icc=icc)
+    return encode(output_of(made, recipe, background), recipe.quality, exif=exif, icc=icc)
 
 
 def preview_of_cut(made: Cut, recipe: Recipe, background: UInt8 | None, side: int, icc: bytes | None = None) -> Preview:
@@ -174,18 +155,17 @@ def preview_of_cut(made: Cut, recipe: Recipe, background: UInt8 | None, side: in
         icc: the profile that the colours are in; None is sRGB.
     """
     height, width = made.alpha.shape
-    if made.colours is None or 2 * made.box.height * made.box.width < height * width:
-        output = _shown(made.alpha, made.box) if recipe.format == "alpha" else _whole(made, recipe, background)
-        return preview_of(_shown(made.rgb, made.box), output, side, icc)
+    fringed = made.colours is None and recipe.needs_colours
+    if fringed or 2 * made.box.height * made.box.width < height * width:
+        return preview_of(part_of(made.rgb, made.box), output_of(made, recipe, background), side, icc)
     scale = min(side / max(made.box.height, made.box.width), 1)
     size = max(round(height * scale), 1), max(round(width * scale), 1)
     top, left = round(made.box.top * scale), round(made.box.left * scale)
     shown_height, shown_width = small_size(made.box.height, made.box.width, side)
-    step = max(int(0.5 / scale), 1)  # two rows for each small one are enough
-    rgb, alpha = np.ascontiguousarray(made.rgb[::step]), made.alpha[::step]
-    alpha = cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    small = Cut(shrink(rgb, *size), alpha, made.colours, Box(top, left, top + shown_height, left + shown_width))
-    return encode_preview(_shown(small.rgb, small.box), _whole(small, recipe, background), icc)
+    rgb = shrink(made.rgb, *size, step=max(int(0.5 / scale), 1))
+    box = Box(top, left, top + shown_height, left + shown_width)
+    small = Cut(rgb, Known(made.alpha.at(rgb)), made.colours, box)
+    return encode_preview(part_of(rgb, box), output_of(small, recipe, background), icc)
 
 
 def make_cutout(
@@ -226,7 +206,7 @@ def make_cutout(
                 preview = preview_of_cut(made, recipe, background, preview_side, picture.icc)
             except Exception:  # a picture for a report never costs an output
                 log.warning("preview_failed", exc_info=True)
-    found = suspects(made.alpha if own_alpha else alpha)
+    found = suspects(whole(made.alpha) if own_alpha else alpha)
     return Cutout(body, height, width, picture.full_height, picture.full_width, found, own_alpha, preview)
 
 
@@ -262,86 +242,3 @@ def _region(alpha: UInt8, height: int, width: int) -> Box | None:
     top, left = (box.top - 1) * height // rows, (box.left - 1) * width // columns
     bottom, right = -((box.bottom + 1) * height // -rows), -((box.right + 1) * width // -columns)
     return Box(max(top, 0), max(left, 0), min(bottom, height), min(right, width))
-
-
-def _shown(pixels: UInt8, box: Box) -> UInt8:
-    """The part of [h, w] or [h, w, n] that a box shows, zero beyond; `pixels` itself where that is all of it."""
-    height, width = pixels.shape[:2]
-    if (box.top, box.left, box.bottom, box.right) == (0, 0, height, width):
-        return pixels
-    out = np.zeros((box.height, box.width, *pixels.shape[2:]), np.uint8)
-    top, left = max(box.top, 0), max(box.left, 0)
-    bottom, right = min(box.bottom, height), min(box.right, width)
-    if top < bottom and left < right:
-        out[top - box.top : bottom - box.top, left - box.left : right - box.left] = pixels[top:bottom, left:right]
-    return out
-
-
-def _strips(made: Cut, recipe: Recipe, background: UInt8 | None) -> tuple[Iterator[tuple[int, UInt8]], int]:
-    """The output's rows in strips, as of `_rgba`, and how many channels they have."""
-    strips = _rgba(made)
-    if not recipe.background:
-        return strips, 4
-    return _on_background(strips, _canvas(recipe, background, made.box.height, made.box.width)), 3
-
-
-def _whole(made: Cut, recipe: Recipe, background: UInt8 | None) -> UInt8:
-    """All of the output, uint8 [h, w, 3 or 4]."""
-    strips, channels = _strips(made, recipe, background)
-    whole = np.empty((made.box.height, made.box.width, channels), np.uint8)
-    for top, strip in strips:
-        whole[top : top + len(strip)] = strip
-    return whole
-
-
-def _rgba(made: Cut) -> Iterator[tuple[int, UInt8]]:
-    """The output's rows in strips: their first row and RGBA [n, w, 4], good until the next one is asked for."""
-    height, width = made.alpha.shape
-    buffer = np.empty((_STRIP, width, 4), np.uint8)
-    beyond = np.zeros((_STRIP, made.box.width, 4), np.uint8)
-    for top in range(made.box.top, made.box.bottom, _STRIP):
-        bottom = min(top + _STRIP, made.box.bottom)
-        rows = slice(max(top, 0), min(bottom, height))
-        if rows.start >= rows.stop:
-            yield top - made.box.top, beyond[: bottom - top]
-            continue
-        strip = buffer[: rows.stop - rows.start]
-        cut_out(made.rgb, made.alpha, made.colours, rows, strip)
-        seen = Box(top - rows.start, made.box.left, bottom - rows.start, made.box.right)
-        yield top - made.box.top, _shown(strip, seen)
-
-
-def _canvas(recipe: Recipe, background: UInt8 | None, height: int, width: int) -> UInt8:
-    """The background: [1, 1, 3] of a colour, or the middle of an image that covers [height, width, 3]."""
-    if recipe.has_colour:
-        return np.frombuffer(bytes.fromhex(recipe.background[1:]), np.uint8).reshape(1, 1, 3)
-    if background is None:
-        raise ValueError("this recipe needs a background image")
-    scale = max(height / len(background), width / background.shape[1])
-    size = max(width, round(background.shape[1] * scale)), max(height, round(len(background) * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    covering = cv2.resize(background, size, interpolation=way).astype(np.uint8, copy=False)
-    top, left = (size[1] - height) // 2, (size[0] - width) // 2
-    return np.ascontiguousarray(covering[top : top + height, left : left + width])
-
-
-def _on_background(strips: Iterator[tuple[int, UInt8]], canvas: UInt8) -> Iterator[tuple[int, UInt8]]:
-    """The same strips as RGB [n, w, 3] on a canvas."""
-    for top, strip in strips:
-        rows, width = strip.shape[:2]
-        behind = np.tile(canvas, (rows, width, 1)) if canvas.size == 3 else canvas[top : top + rows]
-        out = np.empty((rows, width, 3), np.uint8)
-        _compose(np.ascontiguousarray(strip), np.ascontiguousarray(behind), out)
-        yield top, out
-
-
-@compiled
-def _compose(rgba: UInt8, behind: UInt8, out: UInt8) -> None:
-    """Lay RGBA [n, w, 4] on RGB [n, w, 3], rounded to the nearest level."""
-    height, width = rgba.shape[:2]
-    for y in range(height):
-        for x in range(width):
-            share = np.uint32(rgba[y, x, 3])
-            for k in range(3):
-                level = share * rgba[y, x, k] + (np.uint32(255) - share) * behind[y, x, k]
-                out[y, x, k] = np.uint8((level + np.uint32(127)) // np.uint32(255))

@@ -45,7 +45,7 @@ def estimate(rgb: UInt8, alpha: UInt8) -> Float32:
     return np.asarray(cv2.merge([subject, background]), np.float32)
 
 
-def cut_out(rgb: UInt8, alpha: UInt8, colours: Float32 | None, rows: slice, out: UInt8) -> None:
+def cut_out(rgb: UInt8, alpha: UInt8, colours: Float32 | None, top: int, height: int, out: UInt8) -> None:
     """Put some rows of photo and alpha together.
 
     Where alpha is 0 the colours become black: invisible ones would double the size of the file and the time to write
@@ -53,16 +53,17 @@ def cut_out(rgb: UInt8, alpha: UInt8, colours: Float32 | None, rows: slice, out:
     photo has beyond the mix of both estimates.
 
     Args:
-        rgb: uint8 [h, w, 3], C-contiguous, the whole photo.
-        alpha: uint8 [h, w], C-contiguous, all of it.
+        rgb: uint8 [n, w, 3], C-contiguous, these rows of the photo.
+        alpha: uint8 [n, w], C-contiguous, likewise.
         colours: float32 [sh, sw, 6] of `estimate`; None leaves the photo's colours in the edge.
-        rows: which rows.
-        out: uint8 [len(rows), w, 4], C-contiguous; filled with RGBA, straight alpha.
+        top: the first of these rows.
+        height: how many rows the photo has.
+        out: uint8 [n, w, 4], C-contiguous; filled with RGBA, straight alpha.
     """
-    cv2.cvtColor(rgb[rows], cv2.COLOR_RGB2RGBA, dst=out)
-    _put_alpha(alpha[rows], out.view(np.uint32)[:, :, 0])
+    cv2.cvtColor(rgb, cv2.COLOR_RGB2RGBA, dst=out)
+    _put_alpha(alpha, out.view(np.uint32)[:, :, 0])
     if colours is not None:
-        _clean(rgb[rows], alpha[rows], colours, rows.start, len(rgb), out)
+        _clean(rgb, alpha, colours, top, height, out)
 
 
 def _fitting(rgb: UInt8, side: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """The model's alpha brought to the size of the photo, its edge following the edge in the photo."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 import cv2
 import numpy as np
@@ -21,6 +22,91 @@ _WINDOW: Final = np.ones((3, 3), np.uint8)
 _CLEAR, _SOLID, _EDGE = 0, 1, 2
 
 
+class Fine(Protocol):
+    """The alpha of a photo at its full size, made where it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the photo."""
+        ...
+
+    def rows(self, rows: slice) -> UInt8:
+        """Some rows of it: uint8 [n, w], C-contiguous."""
+        ...
+
+    def at(self, small: UInt8) -> UInt8:
+        """The alpha of a small copy of the photo: uint8 [sh, sw] for uint8 [sh, sw, 3]."""
+        ...
+
+
+def whole(fine: Fine) -> UInt8:
+    """All of it: uint8 [h, w], C-contiguous."""
+    return fine.rows(slice(0, fine.shape[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An alpha that is there as a whole: uint8 [h, w], C-contiguous."""
+
+    pixels: UInt8
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the photo."""
+        height, width = self.pixels.shape
+        return height, width
+
+    def rows(self, rows: slice) -> UInt8:
+        """As `Fine.rows`."""
+        return self.pixels[rows]
+
+    def at(self, small: UInt8) -> UInt8:
+        """As `Fine.at`."""
+        step = max(len(self.pixels) // (2 * len(small)), 1)  # two rows for each small one are enough
+        return _resized(self.pixels[step // 2 :: step], small, cv2.INTER_AREA)
+
+
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """An alpha that the photo guides, as of `refine`.
+
+    Attributes:
+        rgb: uint8 [h, w, 3], C-contiguous, the photo.
+        alpha: uint8 [ch, cw], the model's.
+        low: uint8 [ch, cw], the least alpha of a pixel and its neighbours.
+        high: uint8 [ch, cw], the greatest.
+        model: float32 [ch, cw, 4]: alpha = R·[0] + G·[1] + B·[2] + [3], all in levels 0…255.
+    """
+
+    rgb: UInt8
+    alpha: UInt8
+    low: UInt8
+    high: UInt8
+    model: Float32
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the photo."""
+        height, width = self.rgb.shape[:2]
+        return height, width
+
+    def rows(self, rows: slice) -> UInt8:
+        """As `Fine.rows`."""
+        return self._applied(self.rgb[rows], rows.start, len(self.rgb))
+
+    def at(self, small: UInt8) -> UInt8:
+        """As `Fine.at`."""
+        # What the model gives for the mean of an area is the mean of what it gives for its pixels.
+        if 2 * len(small) > len(self.alpha):
+            return self._applied(small, 0, len(small))
+        return _resized(self.alpha, small, cv2.INTER_AREA)
+
+    def _applied(self, rgb: UInt8, top: int, height: int) -> UInt8:
+        out = np.empty(rgb.shape[:2], np.uint8)
+        _apply(self.model, self.low, self.high, rgb, top, height, out)
+        return out
+
+
 def guide(alpha: UInt8, rgb: UInt8) -> UInt8:
     """The photo at the size of the alpha, uint8 [ch, cw, 3], where `refine` needs it; else the photo itself."""
     height, width = rgb.shape[:2]
@@ -32,7 +118,7 @@ def guide(alpha: UInt8, rgb: UInt8) -> UInt8:
     return small
 
 
-def refine(alpha: UInt8, rgb: UInt8, small: UInt8) -> UInt8:
+def refine(alpha: UInt8, rgb: UInt8, small: UInt8) -> Fine:
     """Enlarge the model's alpha to the size of the photo.
 
     Up to a factor of 2 by cubic interpolation. Above, by a colour guided filter (He, Sun and Tang, "Guided Image
@@ -44,15 +130,11 @@ def refine(alpha: UInt8, rgb: UInt8, small: UInt8) -> UInt8:
         alpha: uint8 [ch, cw], the content part of the model's output, without letterbox padding.
         rgb: uint8 [h, w, 3], C-contiguous, the photo.
         small: of `guide`.
-
-    Returns:
-        uint8 [h, w], C-contiguous.
     """
     height, width = rgb.shape[:2]
     factor = max(height / alpha.shape[0], width / alpha.shape[1])
     if factor <= _CUBIC_UP_TO:
-        way = cv2.INTER_AREA if factor <= 1 else cv2.INTER_CUBIC
-        return cv2.resize(alpha, (width, height), interpolation=way).astype(np.uint8, copy=False)
+        return Known(_resized(alpha, rgb, cv2.INTER_AREA if factor <= 1 else cv2.INTER_CUBIC))
 
     alpha = np.array(alpha, order="C")  # one that was unpacked cannot be written to, and would be compiled for anew
     # Nothing may leave the range of its neighbours: that keeps flat regions exact and halos out.
@@ -61,9 +143,11 @@ def refine(alpha: UInt8, rgb: UInt8, small: UInt8) -> UInt8:
     windows = _fit(alpha, small, low, high)
     model = np.asarray(cv2.blur(windows, (3, 3), borderType=cv2.BORDER_REPLICATE), np.float32)
     _correct(model, alpha, small, low, high)
-    out = np.empty((height, width), np.uint8)
-    _apply(model, low, high, rgb, out)
-    return out
+    return Guided(rgb, alpha, low, high, model)
+
+
+def _resized(alpha: UInt8, rgb: UInt8, way: int) -> UInt8:
+    return cv2.resize(alpha, rgb.shape[1::-1], interpolation=way).astype(np.uint8, copy=False)
 
 
 @compiled
@@ -140,9 +224,12 @@ def _correct(model: Float32, alpha: UInt8, rgb: UInt8, low: UInt8, high: UInt8) 
 
 
 @compiled
-def _apply(model: Float32, low: UInt8, high: UInt8, rgb: UInt8, out: UInt8) -> None:
-    """Fill `out` with the model [ch, cw, 4], enlarged and applied to rgb [h, w, 3], between low and high [ch, cw]."""
-    height, width = out.shape
+def _apply(model: Float32, low: UInt8, high: UInt8, rgb: UInt8, top: int, height: int, out: UInt8) -> None:
+    """Fill `out` with the model [ch, cw, 4], enlarged and applied to rgb [n, w, 3], between low and high [ch, cw].
+
+    The rows begin at `top` of a photo of `height`.
+    """
+    rows, width = out.shape
     small_height, small_width = low.shape
     begins = cells_of(small_width, width)
     step = np.float32(small_width) / np.float32(width)
@@ -150,8 +237,8 @@ def _apply(model: Float32, low: UInt8, high: UInt8, rgb: UInt8, out: UInt8) -> N
     # What the small pictures are in this row; a border pixel more at each end. [cw + 2, 6]: model, low, high
     row = np.zeros((small_width + 2, 6), np.float32)
     kind = np.empty(small_width + 2, np.uint8)
-    for y in range(height):
-        above, below, share = between(y, small_height, height)
+    for y in range(rows):
+        above, below, share = between(y + top, small_height, height)
         for x in range(small_width):
             if high[above, x] == 0 and high[below, x] == 0:
                 kind[x + 1] = _CLEAR

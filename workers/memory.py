@@ -14,7 +14,7 @@ SHARED_BYTES = 110 << 20
 """What encode children share with their parent."""
 _OWN_BYTES = (25 << 20) + MOST_BYTES
 _PIXEL_BYTES = 16
-"""For each pixel of a photo: measured 7 of a JPEG of 24 megapixels, 10 of an RGBA PNG, 16 of a WebP (docs/tune.md)."""
+"""For each pixel of a photo: measured 4 of a JPEG of 24 megapixels, 8 of an RGBA PNG, 16 of a WebP (docs/tune.md)."""
 _MEGAPIXELS = 24
 """The photo that every child may have at once. Larger ones are few; MATTEMILL_CHILD_MEMORY bounds what each takes."""
 

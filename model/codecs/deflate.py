@@ -21,7 +21,8 @@ UInt32 = npt.NDArray[np.uint32]
 UInt64 = npt.NDArray[np.uint64]
 Bits: TypeAlias = "tuple[np.uint64, np.uint64, np.uint64]"
 
-_HEADER: Final = b"\x78\x01"
+_HEADER: Final = (0x0178, 16)
+"""As bits, the first one lowest, and how many these are."""
 _SYMBOLS: Final = 286
 _END: Final = 256
 _LONGEST_RUN: Final = 258
@@ -70,13 +71,12 @@ class Deflater:
         self._words = np.zeros(most // 4 + 3, np.uint32)
         self.data = self._words.view(np.uint8)[:most]
         self._out = np.empty(most * _LONGEST_CODE // 64 + 64, np.uint64)
-        self._bits = np.zeros(2, np.uint64)  # those that do not fill a word yet, and how many they are
+        self._bits = np.array(_HEADER, np.uint64)  # those that do not fill a word yet, and how many they are
         self._pairs = np.empty(1 << 16, np.uint32)
         self._checksum = 1
-        self._begun = b""
 
-    def block(self, used: int, *, last: bool) -> bytes:
-        """The next bytes of the stream.
+    def block(self, used: int, *, last: bool) -> memoryview:
+        """The next bytes of the stream, good until more are asked for.
 
         Args:
             used: how many bytes of `data` to compress; what they are afterwards is not said.
@@ -89,11 +89,12 @@ class Deflater:
             raise ValueError(f"a block has at most {len(self.data)} bytes; got {used}")
         self._checksum = isal_zlib.adler32(self.data[:used].data, self._checksum)
         whole = 8 * int(_block(self._words, used, last, self._pairs, self._out, self._bits))
-        begin, self._begun = (b"" if self._begun else _HEADER), _HEADER
-        if not last:
-            return begin + self._out.view(np.uint8)[:whole].tobytes()
-        whole += -(-int(self._bits[1]) // 8)
-        return begin + self._out.view(np.uint8)[:whole].tobytes() + self._checksum.to_bytes(4, "big")
+        out = self._out.view(np.uint8).data
+        if last:
+            end = whole - (-int(self._bits[1]) // 8)
+            whole = end + 4
+            out[end:whole] = self._checksum.to_bytes(4, "big")
+        return out[:whole]
 
 
 @compiled

@@ -1,5 +1,6 @@
 """A fast writer of PNG."""
 
+import io
 import struct
 import zlib
 from typing import Final
@@ -49,11 +50,14 @@ class PngWriter:
         self._waiting = 0  # rows that are filtered and not compressed yet
         self._above = np.zeros(row_bytes, np.uint8)
         header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-        self._parts = [SIGNATURE, *chunk(b"IHDR", header)]
+        # Grows where it is, mostly: parts to be joined in the end would be there twice then.
+        self._file = io.BytesIO()
+        self._file.write(SIGNATURE)
+        self._add(b"IHDR", header)
         if icc:
-            self._parts += chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
+            self._add(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
         if exif:
-            self._parts += chunk(b"eXIf", exif)
+            self._add(b"eXIf", exif)
 
     def write(self, pixels: UInt8) -> None:
         """Add rows: uint8 [n, width, channels] or, when grey, [n, width]; copied when they are not C-contiguous.
@@ -81,8 +85,11 @@ class PngWriter:
                 self._compress(last=False)
 
     def _compress(self, *, last: bool) -> None:
-        self._parts += chunk(b"IDAT", self._deflate.block(self._waiting * self._filtered.shape[1], last=last))
+        self._add(b"IDAT", self._deflate.block(self._waiting * self._filtered.shape[1], last=last))
         self._waiting = 0
+
+    def _add(self, kind: bytes, body: bytes | memoryview) -> None:
+        self._file.writelines(chunk(kind, body))
 
     def finish(self) -> bytes:
         """The file.
@@ -93,8 +100,8 @@ class PngWriter:
         if self._left:
             raise ValueError(f"the PNG still lacks {self._left} rows")
         self._compress(last=True)
-        self._parts += chunk(b"IEND", b"")
-        return b"".join(self._parts)
+        self._add(b"IEND", b"")
+        return self._file.getvalue()
 
 
 def encode_png(image: UInt8, *, exif: bytes = b"", icc: bytes = b"") -> bytes:

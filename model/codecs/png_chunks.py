@@ -10,8 +10,8 @@ from pipeline.errors import Code, PermanentError
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 
-def chunk(kind: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
-    """One chunk, in three parts to be joined."""
+def chunk(kind: bytes, body: bytes | memoryview) -> tuple[bytes, bytes | memoryview, bytes]:
+    """One chunk, in three parts to be written one after the other."""
     checksum = isal_zlib.crc32(body, isal_zlib.crc32(kind))
     return struct.pack(">I", len(body)) + kind, body, struct.pack(">I", checksum)
 

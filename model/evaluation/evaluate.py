@@ -14,7 +14,7 @@ from model.engines.base import Engine
 from model.evaluation.dataset import Pair
 from model.evaluation.metrics import Measures, measure, score
 from model.preprocess import content, enough, letterbox, settled
-from model.refine import guide, refine
+from model.refine import guide, refine, whole
 from model.size_buckets import fit
 from pipeline.ids import SizeBucket
 
@@ -142,7 +142,7 @@ def matte(engine: Engine, pair: Pair) -> tuple[NDArray[np.uint8], SizeBucket, fl
     alpha = engine.infer(image[None])[0]
     milliseconds = (time.process_time() - started) * 1000
     part = settled(content(alpha, box))
-    return refine(part, rgb, guide(part, rgb)), size, milliseconds
+    return whole(refine(part, rgb, guide(part, rgb))), size, milliseconds
 
 
 def machine(facts: Path = Path("/proc/cpuinfo")) -> str:

@@ -92,7 +92,7 @@ def _on_chequers(rgb: UInt8, alpha: UInt8) -> UInt8:
     """The cutout as a user gets it, over squares that no photo has."""
     height, width = alpha.shape
     rgba = np.empty((height, width, 4), np.uint8)
-    cut_out(rgb, alpha, estimate(rgb, alpha), slice(0, height), rgba)
+    cut_out(rgb, alpha, estimate(rgb, alpha), 0, height, rgba)
     # Squares of the same size on the sheet, whatever the size of the photo.
     square = max(1, round(_SQUARE * max(height, width) / _TILE))
     odd = (np.arange(height)[:, None] // square + np.arange(width)[None] // square) % 2

@@ -10,7 +10,7 @@ def whole(rgb: UInt8, alpha: UInt8, despill: bool = True, rows: int = 32) -> UIn
     out = np.empty((*alpha.shape, 4), np.uint8)
     for top in range(0, len(rgb), rows):
         part = slice(top, min(top + rows, len(rgb)))
-        cut_out(rgb, alpha, colours, part, out[part])
+        cut_out(rgb[part], alpha[part], colours, top, len(rgb), out[part])
     return out
 
 

@@ -9,11 +9,12 @@ from workers.batcher import Matte
 from workers.recent import RecentMattes
 
 
-def compute(recent: RecentMattes, digest: bytes, side: int = 10) -> None:
+def compute(recent: RecentMattes, digest: bytes, side: int = 10, noise: bool = False) -> None:
     future, mine = recent.claim(digest)
     assert mine
+    alpha = np.random.default_rng(3).integers(0, 256, (side, side), np.uint8) if noise else np.full((side, side), 7)
     computed: Future[Matte] = Future()
-    computed.set_result(Matte(np.full((side, side), 7, np.uint8), 0.0, 0.0))
+    computed.set_result(Matte(alpha.astype(np.uint8), 0.5, 0.25))
     recent.settle(digest, future, computed)
 
 
@@ -33,6 +34,25 @@ def test_a_repeat_gets_the_same_matte_and_is_counted() -> None:
     assert not mine
     assert future.result(0).alpha[0, 0] == 7
     assert (recent.hits, recent.misses) == (1, 1)
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_matte_is_the_same_after_others_have_come(noise: bool) -> None:
+    recent = RecentMattes(10, 1_000_000)
+    compute(recent, b"a", 30, noise)
+    before = recent.claim(b"a")[0].result(0)
+    for other in (b"b", b"c"):
+        compute(recent, other)
+    after = recent.claim(b"a")[0].result(0)
+    np.testing.assert_array_equal(after.alpha, before.alpha)
+    assert (after.waited, after.computed) == (before.waited, before.computed) == (0.5, 0.25)
+
+
+def test_mattes_take_less_memory_than_their_pixels() -> None:
+    recent = RecentMattes(100, 100_000)
+    for number in range(50):
+        compute(recent, bytes([number]), 100)  # 10 000 pixels each
+    assert all(known(recent, bytes([number])) for number in range(50))
 
 
 def test_the_same_picture_twice_at_once_is_computed_once() -> None:
@@ -57,11 +77,11 @@ def test_the_least_recently_used_goes_first_when_there_are_too_many() -> None:
 
 
 def test_bytes_are_bounded_too() -> None:
-    recent = RecentMattes(100, 250)
+    recent = RecentMattes(100, 25_000)
     for number in range(5):
-        compute(recent, bytes([number]))  # 100 bytes each
+        compute(recent, bytes([number]), 100, noise=True)  # 10 000 bytes each, packed or not
     assert [known(recent, bytes([number])) for number in range(5)] == [False, False, False, True, True]
-    compute(recent, b"large", 100)
+    compute(recent, b"large", 200)
     assert not known(recent, b"large")  # one that would push out all others is not worth it
     assert known(recent, bytes([4]))
 

@@ -8,7 +8,7 @@ from tests.drawings import UInt8, composed, disc, error, shrunk
 
 
 def refine(alpha: UInt8, rgb: UInt8) -> UInt8:
-    return refining.refine(alpha, rgb, refining.guide(alpha, rgb))
+    return refining.whole(refining.refine(alpha, rgb, refining.guide(alpha, rgb)))
 
 
 @pytest.mark.parametrize("factor", [0.7, 1, 1.3, 2, 2.1, 3.7, 8, 12.5])
@@ -65,6 +65,33 @@ def test_no_seams_between_cells() -> None:
     assert np.abs(np.diff(fine, axis=1)).max() <= 2
 
 
+@pytest.mark.parametrize("factor", [1.5, 5])
+def test_strips_of_any_height_are_those_of_the_whole(factor: float) -> None:
+    alpha = disc(330, 470)
+    rgb = composed(alpha, (250, 40, 30), (20, 90, 240))
+    low = shrunk(alpha, factor)
+    fine = refining.refine(low, rgb, refining.guide(low, rgb))
+    assert fine.shape == alpha.shape
+    for rows in (1, 7, 32, 330):
+        strips = [fine.rows(slice(top, min(top + rows, 330))) for top in range(0, 330, rows)]
+        np.testing.assert_array_equal(np.vstack(strips), refine(low, rgb))
+
+
+@pytest.mark.parametrize(("factor", "levels"), [(1.5, 13), (3, 5), (8, 5)])
+@pytest.mark.parametrize("height", [37, 100, 200, 400])
+def test_the_alpha_of_a_small_copy_is_the_whole_made_smaller(factor: float, levels: int, height: int) -> None:
+    alpha = disc(800, 1200)
+    rgb = composed(alpha, (250, 40, 30), (20, 90, 240))
+    low = shrunk(alpha, factor)
+    size = height * 1200 // 800, height
+    expected = cv2.resize(refine(low, rgb), size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    small = refining.refine(low, rgb, refining.guide(low, rgb)).at(shrink(rgb, *size[::-1]))
+    assert small.shape == (height, size[0])
+    edge = (expected > 0) & (expected < 255)
+    assert error(small[edge], expected[edge]) < levels  # stretched to this size by itself, `low` would be off by 20
+    assert error(small[~edge], expected[~edge]) < 0.1
+
+
 @pytest.mark.parametrize("low", [(1, 1), (1, 40), (40, 1), (3, 2)])
 @pytest.mark.parametrize("high", [(1, 1), (1, 200), (200, 1), (7, 500)])
 def test_odd_sizes(low: tuple[int, int], high: tuple[int, int]) -> None:
@@ -90,3 +117,10 @@ def test_shrinking_takes_the_mean_of_areas(size: tuple[int, int]) -> None:
     rgb = np.random.default_rng(3).integers(0, 256, (300, 401, 3), dtype=np.uint8)
     expected = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(shrink(rgb, *size).astype(np.int16) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(10, 10), (77, 31), (50, 200), (1, 1)])
+def test_shrinking_one_row_in_three_is_shrinking_those(size: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(3).integers(0, 256, (300, 401, 3), dtype=np.uint8)
+    rows = np.ascontiguousarray(rgb[1::3])
+    np.testing.assert_array_equal(shrink(rgb, *size, step=3), shrink(rows, *size))
