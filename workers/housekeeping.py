@@ -1,5 +1,6 @@
 """What keeps runs moving: feeding, feeding again, finishing. One leader at a time; two for a moment harm nothing."""
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import structlog
+from redis.exceptions import RedisError
 
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
@@ -28,6 +30,7 @@ _REPORT_PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0)
 _RENEW = """#!lua flags=allow-oom
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) and 1 or 0"""
+_RELEASE = """if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"""
 
 
 class StoppedError(Exception):
@@ -35,7 +38,7 @@ class StoppedError(Exception):
 
 
 class Housekeeper:
-    """Does the housekeeping while it leads; a context manager.
+    """Does the housekeeping while it leads; a context manager, at whose end another may lead at once.
 
     Args:
         ledger: the ledger.
@@ -76,6 +79,7 @@ class Housekeeper:
         self._part = part
         self._metrics = metrics or Metrics()
         self._full = False
+        self._leads = False
 
     def __enter__(self) -> Self:
         return self
@@ -84,10 +88,15 @@ class Housekeeper:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._reports.shutdown(cancel_futures=True)
+        if self._leads:
+            with contextlib.suppress(RedisError):  # without it the next one waits until the lease has run out
+                self._ledger.client.eval(_RELEASE, 1, LEADER, self._me)
 
     def step(self) -> bool:
         """Lead, if nobody else does, and do what is due now; returns whether this one leads."""
-        if self._renew(keys=[LEADER], args=[self._me, _LEASE_MS]) != 1:
+        self._leads = False
+        self._leads = self._renew(keys=[LEADER], args=[self._me, _LEASE_MS]) == 1
+        if not self._leads:
             return False
         reclaim = time.monotonic() - self._reclaimed >= _RECLAIM_SECONDS
         if reclaim:

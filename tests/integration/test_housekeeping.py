@@ -72,6 +72,22 @@ def test_a_slow_report_neither_costs_the_lead_nor_holds_up_others(
     assert calls == [slow]
 
 
+def test_when_the_leader_ends_another_leads_at_once_and_one_that_stood_by_takes_no_lead_away(
+    ledger: Ledger, settings: Settings
+) -> None:
+    def keeper() -> Housekeeper:
+        return Housekeeper(ledger, lambda jobs, priority: None, lambda run: None, settings)
+
+    with keeper() as leader:
+        assert leader.step()
+        with keeper() as other:
+            assert not other.step()
+        with keeper() as third:
+            assert not third.step()
+    with keeper() as fourth:
+        assert fourth.step()
+
+
 def test_a_report_that_cannot_be_written_ends_the_run_and_is_kept_as_its_error(
     ledger: Ledger, settings: Settings, wait_until: WaitUntil
 ) -> None:
