@@ -15,7 +15,7 @@ from pipeline.ids import ETag, ItemId, Key, Location, RunId
 from pipeline.jobs import MessageError
 from pipeline.recipe_text import parse_recipe
 
-PIXEL_PATH = 3
+PIXEL_PATH = 4
 """Raise it whenever the same source, model and recipe give other pixels than before."""
 
 FINGERPRINT = "mattemill-fingerprint"

@@ -119,6 +119,12 @@ def test_shrinking_takes_the_mean_of_areas(size: tuple[int, int]) -> None:
     assert np.abs(shrink(rgb, *size).astype(np.int16) - expected).max() <= 1
 
 
+def test_the_mean_of_very_many_rows() -> None:
+    rgb = np.full((1700, 30, 3), 255, np.uint8)
+    rgb[850:] = 254
+    np.testing.assert_array_equal(shrink(rgb, 2, 5), np.repeat([255, 254], 15).reshape(2, 5, 3))
+
+
 @pytest.mark.parametrize("size", [(10, 10), (77, 31), (50, 200), (1, 1)])
 def test_shrinking_one_row_in_three_is_shrinking_those(size: tuple[int, int]) -> None:
     rgb = np.random.default_rng(3).integers(0, 256, (300, 401, 3), dtype=np.uint8)
