@@ -8,8 +8,8 @@ ran on the machine. Efficiency: the sum of the processor seconds that one thread
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
 `first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of the workers and all
-that they start, a look every ten seconds: it takes some 30 ms, which count as time of the cores. With `--away MS` each
-answer of S3 reaches the workers so many milliseconds later (`bench.far`).
+that they start, looked at after 1, 2.5, 4.75 and so on, then every ten seconds: a look takes some 30 ms, which count as time
+of the cores. With `--away MS` each answer of S3 reaches the workers so many milliseconds later (`bench.far`).
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured with one half of the sample before the job
@@ -47,7 +47,7 @@ from producer import Producer
 from workers.local.stack import LocalStack
 
 LARGEST = 1 << 26
-LOOK = 10.0
+LOOKS = 1.0, 1.5, 10.0  # seconds until the first look; growth of the pause, and its end
 SERVER = "S3 server"
 console = Console(stderr=True)
 
@@ -75,13 +75,16 @@ def job(
         before, start, idle = cpu_seconds(children), time.perf_counter(), psutil.cpu_times()
         tree = Tree([child.pid for child in children])
         run = producer.sweep("s3://photos/", "s3://out/job/", model=model)
-        first, peak, looked = 0.0, 0.0, start - LOOK + 1
+        first, peak = 0.0, 0.0
+        pause, growth, longest = LOOKS
+        look = start + pause
         while (finished := run.counts().finished) < count:
             moment = time.perf_counter()
             first = first or (moment - start if finished else 0.0)
-            if moment - looked > LOOK:
+            if moment > look:
                 tree.look()
-                peak, looked = max(peak, tree.memory_mb()), moment
+                peak, pause = max(peak, tree.memory_mb()), min(pause * growth, longest)
+                look = moment + pause
             time.sleep(0.3 if first else 0.01)
         seconds, now = time.perf_counter() - start, psutil.cpu_times()
         waited = (now.idle - idle.idle) + (now.iowait - idle.iowait)
