@@ -8,8 +8,8 @@ ran on the machine. Efficiency: the sum of the processor seconds that one thread
 sample of the photos, each alone (fetch, decode and letterbox, infer, cutout, upload), divided by cores and seconds. The
 S3 server shares the cores: `efficiency_with_s3` also counts as unavoidable what it needs for one GET and one PUT.
 `first_seconds`: from the call to the first image that is done. `peak_mb`: proportional memory of the workers and all
-that they start, looked at after 1, 2.5, 4.75 and so on, then every ten seconds: a look takes some 30 ms, which count as time
-of the cores. With `--away MS` each answer of S3 reaches the workers so many milliseconds later (`bench.far`).
+that they start, looked at after 1, 2.5, 4.75 and so on, then every ten seconds: a look takes some 30 ms, which are
+time of the cores. With `--away MS` each answer of S3 reaches the workers so many milliseconds later (`bench.far`).
 
 Caveats: Redis, S3 and whatever else runs on the machine count as busy, so let nothing else run; S3 is on loopback, so
 there is hardly a network to wait for; the unavoidable steps are measured with one half of the sample before the job
