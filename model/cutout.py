@@ -14,6 +14,7 @@ from model.codecs.lossy import encode_jpeg, encode_webp
 from model.codecs.metadata import exif_of
 from model.codecs.png import PngWriter, encode_png
 from model.codecs.probe import probe
+from model.codecs.scratch import Scratch
 from model.codecs.shaper import Shaper, apply_shaper
 from model.foreground import estimate
 from model.preview import encode_preview, preview_of, small_size
@@ -58,7 +59,9 @@ class Cutout:
     preview: Preview | None = None
 
 
-def open_photo(data: bytes, recipe: Recipe, alpha: UInt8, max_megapixels: int) -> Picture:
+def open_photo(
+    data: bytes, recipe: Recipe, alpha: UInt8, max_megapixels: int, scratch: Scratch | None = None
+) -> Picture:
     """Decode a photo as large as a recipe needs it.
 
     Raises:
@@ -69,7 +72,7 @@ def open_photo(data: bytes, recipe: Recipe, alpha: UInt8, max_megapixels: int) -
         header = probe(data)
         scale = _scale(recipe, alpha, header.height, header.width)
         needed = (2 * round(header.height * scale), 2 * round(header.width * scale))
-    return decode(data, max_megapixels=max_megapixels, at_least=needed, own_colours=recipe.icc)
+    return decode(data, max_megapixels=max_megapixels, at_least=needed, own_colours=recipe.icc, scratch=scratch)
 
 
 def cut(picture: Picture, alpha: UInt8, recipe: Recipe) -> tuple[Cut, bool]:
@@ -176,6 +179,7 @@ def make_cutout(
     max_megapixels: int,
     stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
     preview_side: int = 0,
+    scratch: Scratch | None = None,
 ) -> Cutout:
     """All of the above, for the bytes of a photo.
 
@@ -187,12 +191,13 @@ def make_cutout(
         max_megapixels: largest photo.
         stage: is entered with the name of each stage, to time it.
         preview_side: pixels of the longer side of small pictures to be made besides; 0 for none.
+        scratch: for photos that come one after the other from one thread, if given.
 
     Raises:
         PermanentError: as `open_photo` and `render`.
     """
     with stage("decode full"):
-        picture = open_photo(data, recipe, alpha, max_megapixels)
+        picture = open_photo(data, recipe, alpha, max_megapixels, scratch)
     with stage("refine"):
         made, own_alpha = cut(picture, alpha, recipe)
     with stage("encode"):

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
         le=256,
         description="messages that a GPU worker handles at once; 0: as many as images in memory, 16 to 64",
     )
+    with_encoding: bool = Field(
+        False,
+        description="an engine on the processor leaves cores to encode processes beside it; `worker all` says so",
+    )
     engine_deadline: float = Field(120, gt=0, description="seconds that one engine call may take")
     stuck_timeout: float = Field(
         60, gt=0, description="seconds that a GPU worker may take nothing while its queue is not empty"

@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 CPU = "cpu"
 ENGINES = ("tensorrt", "tensorrt-rtx", "torch", "onnx")
 _CPU_ENGINES = ("onnx", "torch")
+_BESIDE_MS = 40.0
+"""Of processor time, for a photo of 1 to 2 megapixels: loading, encoding, uploading and the workers themselves
+(`bench.throughput`)."""
 _NO_GPU = "without a GPU: mattemill worker gpu --devices cpu"
 
 
@@ -206,7 +209,8 @@ def _open(engine: str, settings: Settings, gpu: Gpu | None, inventory: Inventory
         path, threads = store.path(settings.model), 1 if gpu else os.cpu_count() or 1
         # A processor gains nothing from batches; small ones bring the first cutout sooner.
         batch = settings.max_batch if gpu is not None else min(settings.max_batch, threads)
-        return OnnxEngine(path, store.spec(settings.model), batch, threads, cuda=gpu is not None)
+        beside = _BESIDE_MS if settings.with_encoding and gpu is None else 0.0
+        return OnnxEngine(path, store.spec(settings.model), batch, threads, gpu is not None, beside)
     if engine == "torch":
         return _open_torch(settings, gpu is not None)
     if gpu is None or inventory is None:

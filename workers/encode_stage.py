@@ -8,6 +8,7 @@ import structlog
 
 from model.codecs.alpha import AlphaError, unpack_alpha
 from model.codecs.decode import lacks_memory
+from model.codecs.scratch import Scratch
 from pipeline.errors import Code, ItemError, PermanentError, TransientError
 from pipeline.jobs import ENCODE_QUEUE, Job
 from pipeline.ledger import Ledger, Taken
@@ -36,6 +37,7 @@ class EncodeStage:
         self._settings = settings
         self._metrics = metrics
         self._cache = SourceCache(settings)
+        self._scratch = Scratch()
         self._sizes = PreviewSizes(ledger)
         self._spec = lru_cache(_SPECS)(ledger.spec)
         self._uploads = Uploads(ledger, settings.touch_interval, settings.encode_deadline)
@@ -67,7 +69,15 @@ class EncodeStage:
                 _errors_of_an_image(taken, packed.milliseconds),
             ):
                 made = make_cutout(
-                    self._store, self._settings, self._cache, spec, item, packed, self._metrics.took, side
+                    self._store,
+                    self._settings,
+                    self._cache,
+                    spec,
+                    item,
+                    packed,
+                    self._metrics.took,
+                    side,
+                    self._scratch,
                 )
         except ItemError as error:
             self._failed(taken, error, packed.engine)

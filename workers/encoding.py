@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from model.codecs.alpha import PackedAlpha
 from model.codecs.decode import decode
+from model.codecs.scratch import Scratch
 from model.cutout import Cutout
 from model.cutout import make_cutout as cutout_of
 from model.engines.fake import FAKE
@@ -60,6 +61,7 @@ def make_cutout(
     packed: PackedAlpha,
     took: Callable[[str, float], object] = lambda stage, milliseconds: None,
     preview_side: int = 0,
+    scratch: Scratch | None = None,
 ) -> Made:
     """Make the cutout of one image, and tell `took` what each stage took.
 
@@ -74,7 +76,7 @@ def make_cutout(
         if body is None:
             body = store.get(spec.source_bucket, item.key, etag=item.etag, max_bytes=settings.max_bytes).body
         background = _background.of(store, settings, spec, recipe)
-    cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage, preview_side)
+    cutout = cutout_of(body, packed.alpha, recipe, background, settings.max_megapixels, stage, preview_side, scratch)
     return Made(spec, item, cutout, packed.engine, stage)
 
 

@@ -24,10 +24,6 @@ _EARLY_DEATHS = 5
 _GRACE = 40.0
 _LOOK_SECONDS = 0.2
 _FAULTS = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
-_KEEP_FREED = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(96 << 20)}
-"""Bytes: glibc by its own rules gives back what one photo leaves, and takes it page by page for the next: in an encode
-child, depending on how its heap came to lie, 4 ms of the 23 that a photo of 1 to 2 megapixels takes. One of 12 takes
-138 with 24 MB, 120 with 96. The other roles hardly feel it."""
 _OWN_ACT = (LOST, *(-number for number in _FAULTS))
 
 
@@ -194,6 +190,6 @@ def _start(command: Command, words: LastWords) -> subprocess.Popen[bytes]:
         arguments.append(str(command.record.fileno()))
     # By default every thread may get a heap of its own, and what each has freed is of use to no other. OpenBLAS starts
     # threads for each core: nothing here uses them; a core's cost 180 MB of the address space that a child may have.
-    lean = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", **_KEEP_FREED}
+    lean = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1"}
     environment = {**lean, **os.environ, **command.environment, VARIABLE: str(words.fileno())}
     return subprocess.Popen(arguments, env=environment, pass_fds=fds)

@@ -14,6 +14,7 @@ from model.codecs.colour import is_rgb, to_srgb
 from model.codecs.jpeg import decode_jpeg
 from model.codecs.png_chunks import verify_png
 from model.codecs.probe import PLUGINS, Header, check, orientation_of, probe
+from model.codecs.scratch import Scratch
 from pipeline.errors import Code, PermanentError
 
 _SIXTEEN_BITS = frozenset(("I;16", "I;16L", "I;16B", "I;16N"))
@@ -41,7 +42,12 @@ class Picture:
 
 
 def decode(
-    data: bytes, *, max_megapixels: int, at_least: tuple[int, int] | None = None, own_colours: bool = False
+    data: bytes,
+    *,
+    max_megapixels: int,
+    at_least: tuple[int, int] | None = None,
+    own_colours: bool = False,
+    scratch: Scratch | None = None,
 ) -> Picture:
     """Decode the first picture of a file.
 
@@ -56,6 +62,7 @@ def decode(
             1/8 scale when the result is still no smaller; other formats decode in full. Ask for twice the
             target and shrink by area: 48.8 dB against the full decode.
         own_colours: leave RGB in the colours of its own profile. CMYK and grey become sRGB all the same.
+        scratch: lends memory for the pixels of a JPEG, if given; they are good until it lends again.
 
     Raises:
         PermanentError: EMPTY_OBJECT, NOT_AN_IMAGE, UNSUPPORTED_FORMAT, TRUNCATED (cut off or damaged) or
@@ -66,7 +73,7 @@ def decode(
     check(header, max_megapixels)
     try:
         if header.format == "JPEG":
-            return _decode_jpeg(data, header, at_least, own_colours)
+            return _decode_jpeg(data, header, at_least, own_colours, scratch)
         if header.format == "PNG":
             verify_png(data)
         return _decode_with_pillow(data, header, own_colours)
@@ -76,43 +83,51 @@ def decode(
         raise _named(error, header) from error
 
 
-def turn(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+def turn(pixels: npt.NDArray[np.uint8], orientation: int, scratch: Scratch | None = None) -> npt.NDArray[np.uint8]:
     """Turn stored pixels upright.
 
     Args:
         pixels: uint8 [h, w] or [h, w, 3].
         orientation: EXIF orientation 1…8; 5 and above swap the sides.
+        scratch: lends memory for turned pixels, if given.
 
     Returns:
         uint8, C-contiguous; `pixels` itself for orientation 1.
     """
     turned: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = pixels
+    out = None
+    if scratch is not None and orientation != 1:
+        height, width, *channels = pixels.shape
+        out = scratch.lend(*((width, height) if orientation >= 5 else (height, width)), *channels)
     match orientation:
         case 2:
-            turned = cv2.flip(pixels, 1)
+            turned = cv2.flip(pixels, 1, out)
         case 3:
-            turned = cv2.rotate(pixels, cv2.ROTATE_180)
+            turned = cv2.rotate(pixels, cv2.ROTATE_180, out)
         case 4:
-            turned = cv2.flip(pixels, 0)
+            turned = cv2.flip(pixels, 0, out)
         case 5:
-            turned = cv2.transpose(pixels)
+            turned = cv2.transpose(pixels, out)
         case 6:
-            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE, out)
         case 7:
-            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180)
+            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180, out)
         case 8:
-            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE, out)
     return np.ascontiguousarray(turned, np.uint8)
 
 
-def _decode_jpeg(data: bytes, header: Header, at_least: tuple[int, int] | None, own_colours: bool) -> Picture:
+def _decode_jpeg(
+    data: bytes, header: Header, at_least: tuple[int, int] | None, own_colours: bool, scratch: Scratch | None
+) -> Picture:
     sideways = header.orientation >= 5
     stored = (at_least[1], at_least[0]) if at_least is not None and sideways else at_least
-    pixels, height, width = decode_jpeg(data, stored)
+    # A photo that has to be turned is turned into the scratch; the stored one is not needed after that.
+    pixels, height, width = decode_jpeg(data, stored, scratch if header.orientation == 1 else None)
     with PLUGINS["JPEG"](io.BytesIO(data)) as image:
         icc = image.info.get("icc_profile")
     kept = icc if own_colours and is_rgb(pixels, icc) else None
-    rgb = turn(pixels if kept else to_srgb(pixels, icc), header.orientation)
+    rgb = turn(pixels if kept else to_srgb(pixels, icc), header.orientation, scratch)
     full_height, full_width = (width, height) if sideways else (height, width)
     return Picture(rgb, None, full_height, full_width, kept)
 

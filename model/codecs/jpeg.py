@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
+from model.codecs.scratch import Scratch
 from pipeline.errors import Code, PermanentError
 
 _SCALES: Final = (8, 4, 2)
@@ -17,7 +18,9 @@ _START_OF_SCAN: Final = 0xDA
 _END_OF_IMAGE: Final = 0xD9
 
 
-def decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> tuple[npt.NDArray[np.uint8], int, int]:
+def decode_jpeg(
+    data: bytes, at_least: tuple[int, int] | None, scratch: Scratch | None = None
+) -> tuple[npt.NDArray[np.uint8], int, int]:
     """Decode a JPEG, at a reduced scale where that is enough.
 
     libjpeg's warnings are errors here: cut off data, zeroes instead of data, a faked end marker. Altered
@@ -27,6 +30,7 @@ def decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> tuple[npt.NDAr
         data: the whole file.
         at_least: (height, width) as stored in the file that suffices; the scale is then 1/2, 1/4 or 1/8. None
             decodes all.
+        scratch: lends memory for RGB pixels, if given.
 
     Returns:
         (pixels, full_height, full_width): uint8 [h, w] gray, [h, w, 3] RGB or [h, w, 4] CMYK (255 is full
@@ -46,7 +50,8 @@ def decode_jpeg(data: bytes, at_least: tuple[int, int] | None) -> tuple[npt.NDAr
                 out_height, out_width = h, w
                 break
         colors = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(space, "RGB")
-        pixels = simplejpeg.decode_jpeg(data, colors, min_height=out_height, min_width=out_width)
+        into = scratch.lend(out_height, out_width, 3) if scratch is not None and colors == "RGB" else None
+        pixels = simplejpeg.decode_jpeg(data, colors, min_height=out_height, min_width=out_width, buffer=into)
     except ValueError as error:
         raise _named(str(error)) from error
     if colors == "GRAY":

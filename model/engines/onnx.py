@@ -1,5 +1,7 @@
 """ONNX Runtime: on the processor the engine where there is no GPU; on a GPU where onnxruntime-gpu is installed."""
 
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -34,19 +36,28 @@ class OnnxEngine:
         max_batch: the most images in one call.
         threads: images worked on at once; each takes its own activations, 270 MB for u2netp. 1 on a GPU.
         cuda: run on CUDA device 0; False: on the processor.
+        beside: milliseconds of processor time that the same cores spend on each image beside the engine. `warm_up` then
+            lowers `threads` to the engine's share of the work.
 
     Raises:
         SetupError: when the file cannot be loaded, does not fulfil the contract, or CUDA is asked for and not there.
     """
 
-    def __init__(self, path: Path, spec: ModelSpec, max_batch: int, threads: int, cuda: bool = False) -> None:
-        where = "CUDA" if cuda else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-        self.name = f"onnxruntime {onnxruntime.__version__} {where}"
+    def __init__(
+        self, path: Path, spec: ModelSpec, max_batch: int, threads: int, cuda: bool = False, beside: float = 0.0
+    ) -> None:
         self.size_buckets = spec.size_buckets
         self.max_batch = max_batch
-        self._threads = threads
+        self._cuda = cuda
+        self._beside = beside
         self._at_once = max_batch if cuda else 1
         self._session: onnxruntime.InferenceSession | None = _load(path, spec.name, cuda)
+        self._use(threads)
+
+    def _use(self, threads: int) -> None:
+        where = "CUDA" if self._cuda else f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+        self.name = f"onnxruntime {onnxruntime.__version__} {where}"
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx")
 
     def __enter__(self) -> Self:
@@ -60,9 +71,24 @@ class OnnxEngine:
 
     def warm_up(self) -> None:
         """See `Engine.warm_up`; here a batch that gives every thread one image is as good as a full one."""
+        if self._beside:
+            self._leave_room()
         for size_bucket in self.size_buckets:
             for batch in sorted({1, self._at_once, min(self._threads, self.max_batch)}):
                 self.infer(np.zeros((batch, size_bucket.height, size_bucket.width, 3), np.uint8))
+
+    def _leave_room(self) -> None:
+        """Use no more threads than the engine has of the work, so that no memory is taken for idle ones."""
+        largest = max(self.size_buckets, key=lambda size: size.height * size.width)
+        image = np.zeros((1, largest.height, largest.width, 3), np.uint8)
+        self.infer(image)
+        started = time.process_time()
+        self.infer(image)
+        own = (time.process_time() - started) * 1000
+        needed = max(math.ceil(self._threads * own / (own + self._beside)), 1)
+        if needed < self._threads:
+            self._pool.shutdown()
+            self._use(needed)
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Engine.infer`."""

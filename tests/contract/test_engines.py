@@ -1,5 +1,6 @@
 """One suite for every engine that runs without a GPU."""
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -251,3 +252,15 @@ def test_onnx_that_goes_wrong_while_running(tmp_path: Path, shape: list[int], sa
     path.write_bytes(model.SerializeToString())
     with OnnxEngine(path, SPEC, MAX_BATCH, 2) as engine, pytest.raises(EngineError, match=says):
         engine.infer(photos(3))
+
+
+@pytest.mark.parametrize(("beside", "threads"), [(1e-6, 3), (1e9, 1)])
+def test_onnx_leaves_cores_to_those_beside_it(tmp_path: Path, beside: float, threads: int) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
+    with OnnxEngine(path, SPEC, MAX_BATCH, 3) as alone, OnnxEngine(path, SPEC, MAX_BATCH, 3, beside=beside) as engine:
+        engine.warm_up()
+        assert engine.name.endswith(f"CPU, {threads} thread{'s' if threads > 1 else ''}")
+        before = {thread.name for thread in threading.enumerate() if thread.name.startswith("onnx")}
+        np.testing.assert_array_equal(engine.infer(photos(3)), alone.infer(photos(3)))
+        assert len(before) <= threads

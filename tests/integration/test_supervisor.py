@@ -89,18 +89,6 @@ sys.exit(2)
         parent.communicate()
 
 
-def test_a_child_keeps_the_memory_of_a_photo_unless_the_user_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    body = f"import os, sys; print(*(os.environ[name] for name in {names}), file=sys.stderr); sys.exit(2)"
-    assert f"{32 << 20} {96 << 20}\n" in supervise(body, tmp_path).communicate(timeout=60)[1]
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
-    assert f"{32 << 20} 131072\n" in supervise(body, tmp_path).communicate(timeout=60)[1]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_stop_is_passed_on_and_a_killed_child_is_replaced(number: int, tmp_path: Path, wait_until: WaitUntil) -> None:
     parent = supervise(IDLE, tmp_path)

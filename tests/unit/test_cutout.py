@@ -6,6 +6,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from model.codecs.decode import Picture
+from model.codecs.scratch import Scratch
 from model.compiled import compiled
 from model.cutout import Cutout, cut, make_cutout, open_photo, render, warm_up
 from model.subject import Box, framed, subject_box, suspects
@@ -27,6 +28,15 @@ def opened(cutout: Cutout, mode: str) -> UInt8:
         assert image.mode == mode
         assert image.size == (cutout.width, cutout.height)
         return np.array(image)
+
+
+def test_photos_that_share_memory_come_out_as_those_that_do_not() -> None:
+    scratch = Scratch()
+    for height, width in ((300, 400), (700, 500), (40, 30), (700, 501)):
+        rgb, alpha = photo(height, width)
+        data, small = saved(rgb, "JPEG"), shrunk(alpha, 4)
+        shared = make_cutout(data, small, Recipe(), None, MEGAPIXELS, preview_side=100, scratch=scratch)
+        assert shared == make_cutout(data, small, Recipe(), None, MEGAPIXELS, preview_side=100)
 
 
 @pytest.mark.parametrize(

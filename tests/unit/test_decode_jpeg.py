@@ -6,8 +6,10 @@ import pytest
 import simplejpeg
 from PIL import Image
 
+from model.codecs.decode import decode
+from model.codecs.scratch import Scratch
 from pipeline.errors import Code
-from tests.decoding import assert_close, decoded, photo, reference, refusal, saved
+from tests.decoding import assert_close, decoded, photo, profile, reference, refusal, saved
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -35,6 +37,24 @@ def test_jpeg_is_turned_upright(orientation: int, at_least: tuple[int, int] | No
         height, width = picture.rgb.shape[:2]
         shrunk = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
         assert np.abs(picture.rgb.astype(np.int16) - shrunk).mean() < 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_that_share_memory_are_decoded_as_those_that_do_not(orientation: int, mode: str) -> None:
+    scratch = Scratch(600 * 400 * 3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for height, width, at_least in ((120, 80, None), (400, 600, None), (402, 600, None), (333, 501, (60, 60))):
+        image = Image.fromarray(photo(height, width)).convert(mode)
+        data = saved(image, "JPEG", exif=exif, icc_profile=profile(1.4) if mode == "RGB" else None)
+        expected = decode(data, max_megapixels=50, at_least=at_least).rgb
+        rgb = decode(data, max_megapixels=50, at_least=at_least, scratch=scratch).rgb
+        np.testing.assert_array_equal(rgb, expected)
+        assert rgb.flags.c_contiguous
+        if mode == "RGB" or orientation > 1:
+            lent = scratch.lend(*rgb.shape)
+            assert lent is None if height == 402 else lent is not None and np.shares_memory(rgb, lent)
 
 
 @pytest.mark.parametrize(
