@@ -34,6 +34,7 @@ from bench.machine import facts
 from bench.photos import crops, model_image
 from bench.trees import Tree, cpu_seconds, workers
 from bench.turns import caveats
+from model.codecs.scratch import Scratch
 from model.cutout import make_cutout, warm_up
 from model.engines.onnx import OnnxEngine
 from model.preprocess import content, settled
@@ -150,7 +151,7 @@ def _unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid
     server = psutil.Process(server_pid)
     size = engine.size_buckets[0]
     engine.warm_up()
-    steps = Steps()
+    steps, scratch = Steps(), Scratch()
     before = server.cpu_times()
     for key in keys:
         steps.start()
@@ -160,7 +161,7 @@ def _unavoidable(store: S3Store, keys: list[str], engine: OnnxEngine, server_pid
         steps.end("decode and letterbox")
         alpha = settled(content(engine.infer(image[None])[0], box))
         steps.end("infer")
-        made = make_cutout(body, alpha, Recipe(), None, 100)
+        made = make_cutout(body, alpha, Recipe(), None, 100, scratch=scratch)
         steps.end("cutout")
         store.put("out", Key(f"alone/{key}"), made.body, content_type="image/png")
         steps.end("upload")

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     )
     with_encoding: bool = Field(
         False,
-        description="an engine on the processor leaves cores to encode processes beside it; `worker all` says so",
+        description="ONNX Runtime on the processor leaves cores to encode processes beside it; `worker all` says so",
     )
     engine_deadline: float = Field(120, gt=0, description="seconds that one engine call may take")
     stuck_timeout: float = Field(

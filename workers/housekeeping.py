@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from pipeline.errors import SetupError
 from pipeline.ids import RunId
 from pipeline.jobs import ENCODE_QUEUE, LONGEST, Job
-from pipeline.ledger import FEEDING_LIMIT, LEADER, WAKE, Fed, Ledger, fill
+from pipeline.ledger import FEEDING_LIMIT, LEADER, WAKE, Fed, Ledger, fill, impatient
 from pipeline.manifest import PART_ROWS
 from pipeline.runs import NewerRunError, RunSpec
 from pipeline.settings import Settings
@@ -89,8 +89,9 @@ class Housekeeper:
     ) -> None:
         self._reports.shutdown(cancel_futures=True)
         if self._leads:
-            with contextlib.suppress(RedisError):  # without it the next one waits until the lease has run out
-                self._ledger.client.eval(_RELEASE, 1, LEADER, self._me)
+            # Without it the next one waits until the lease has run out; that is no reason to wait for Redis here.
+            with contextlib.suppress(RedisError, OSError), impatient(self._settings) as client:
+                client.eval(_RELEASE, 1, LEADER, self._me)
 
     def step(self) -> bool:
         """Lead, if nobody else does, and do what is due now; returns whether this one leads."""
@@ -114,7 +115,9 @@ class Housekeeper:
 
     def wait(self, seconds: float) -> None:
         """Return after `seconds`, or as soon as somebody has work for a feeder."""
+        leads, self._leads = self._leads, False
         self._ledger.client.brpop([WAKE], timeout=seconds)
+        self._leads = leads
 
     def _look_at_memory(self) -> None:
         share = fill(self._ledger.client)

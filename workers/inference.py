@@ -73,7 +73,11 @@ class Inference:
             computed = self._batcher.submit(slot.image, one, alone=True)
             computed.add_done_callback(partial(self._free, slot))
             return computed, False
-        future, mine = self._recent.claim(digest)
+        try:
+            future, mine = self._recent.claim(digest)
+        except BaseException:
+            self._loaders.free(slot)
+            raise
         if not mine:
             self._loaders.free(slot)
             return future, True

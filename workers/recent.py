@@ -98,7 +98,10 @@ class RecentMattes:
             matte = self._finished.get(digest)
         if not isinstance(matte, Matte):  # there is none, or it was forgotten
             return
-        packed = _Packed.of(matte)
+        try:
+            packed = _Packed.of(matte)
+        except MemoryError:  # it stays as it is; whoever asks has asked for another
+            return
         with self._lock:
             if self._finished.get(digest) is matte:
                 self._finished[digest] = packed

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pipeline.errors import Code
 from pipeline.ledger import Ledger, Taken, check, connect
@@ -43,7 +43,8 @@ def run_workers(settings: Settings, devices: Sequence[str] = (), concurrency: in
     check(client, settings)
     ledger = Ledger(client, settings)
     # An engine on the processor that has its cores for itself takes a thread, and the memory for it, for each.
-    shared = _unless_set({"MATTEMILL_WITH_ENCODING": "1"}) if concurrency else {}
+    shares = concurrency and "with_encoding" not in settings.model_fields_set
+    shared = {"MATTEMILL_WITH_ENCODING": "1"} if shares else {}
     commands = [Command("workers.gpu", one, shared, EngineRecord()) for one in devices]
     with metrics_page(settings) as registry, contextlib.ExitStack() as house:
         metrics = Metrics()
@@ -54,7 +55,8 @@ def run_workers(settings: Settings, devices: Sequence[str] = (), concurrency: in
 
             house.enter_context(SourceCache(settings).open_for_taking())
             house.enter_context(housekeeping(settings, registry, metrics))
-            commands.append(Command("workers.cpu", str(concurrency), _unless_set(_MALLOC)))
+            malloc = {name: value for name, value in _MALLOC.items() if name not in os.environ}
+            commands.append(Command("workers.cpu", str(concurrency), malloc))
 
         def suspect(batch: Sequence[Taken], engine: str) -> list[str]:
             outcomes = ledger.suspect(batch, engine)
@@ -63,7 +65,3 @@ def run_workers(settings: Settings, devices: Sequence[str] = (), concurrency: in
             return outcomes
 
         return Supervisor(commands, suspect, metrics=metrics, grace=settings.grace).run()
-
-
-def _unless_set(variables: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in variables.items() if name not in os.environ}

@@ -13,10 +13,8 @@ from pipeline.ledger import Ledger, Taken
 log = structlog.get_logger(__name__)
 MOST = 4
 """Uploads at once in one child: enough for an answer that takes four times as long as a cutout."""
-TOGETHER_BYTES = 8 << 20
-"""Of several of them together."""
 MOST_BYTES = 16 << 20
-"""Of one alone beside the next cutout."""
+"""Of all of them together."""
 
 
 @dataclass(slots=True)
@@ -27,7 +25,7 @@ class _Going:
 
 
 class Uploads:
-    """Runs up to four uploads, of 8 MB together, or one of up to 16 MB, in threads; a larger one is waited for.
+    """Runs up to four uploads, of 16 MB together, each in a thread; a larger one is waited for.
 
     What is on its way stays held by touches from here: its message is worked off when the next cutout is begun.
     `start` is for one thread.
@@ -81,8 +79,7 @@ class Uploads:
         self._closed.set()
 
     def _has_room(self, size: int) -> bool:
-        together = sum(one.size for one in self._going.values()) + size
-        return not self._going or (len(self._going) < MOST and together <= TOGETHER_BYTES)
+        return len(self._going) < MOST and sum(one.size for one in self._going.values()) + size <= MOST_BYTES
 
     def _run(self, taken: Taken, upload: Callable[[], object]) -> None:
         try:

@@ -74,6 +74,8 @@ def decode(
     try:
         if header.format == "JPEG":
             return _decode_jpeg(data, header, at_least, own_colours, scratch)
+        if scratch is not None:
+            scratch.drop()
         if header.format == "PNG":
             verify_png(data)
         return _decode_with_pillow(data, header, own_colours)

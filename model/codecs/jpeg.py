@@ -50,7 +50,11 @@ def decode_jpeg(
                 out_height, out_width = h, w
                 break
         colors = {"Gray": "GRAY", "CMYK": "CMYK", "YCCK": "CMYK"}.get(space, "RGB")
-        into = scratch.lend(out_height, out_width, 3) if scratch is not None and colors == "RGB" else None
+        into = None
+        if scratch is not None and colors == "RGB":
+            into = scratch.lend(out_height, out_width, 3)
+        elif scratch is not None:
+            scratch.drop()
         pixels = simplejpeg.decode_jpeg(data, colors, min_height=out_height, min_width=out_width, buffer=into)
     except ValueError as error:
         raise _named(str(error)) from error

@@ -28,8 +28,13 @@ class Scratch:
         """An array of this shape, good until the next call; None where it would be too large."""
         size = math.prod(shape)
         if size > self._most:
+            self.drop()
             return None
         if size > len(self._memory):
-            self._memory = np.empty(0, np.uint8)  # first, or both would be there at once
+            self.drop()  # first, or both would be there at once
             self._memory = np.empty(size, np.uint8)
         return self._memory[:size].reshape(shape)
+
+    def drop(self) -> None:
+        """Give the memory back: a photo that cannot use it needs its own."""
+        self._memory = np.empty(0, np.uint8)

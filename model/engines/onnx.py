@@ -49,7 +49,7 @@ class OnnxEngine:
         self.size_buckets = spec.size_buckets
         self.max_batch = max_batch
         self._cuda = cuda
-        self._beside = beside
+        self._beside = beside  # until it was heeded
         self._at_once = max_batch if cuda else 1
         self._session: onnxruntime.InferenceSession | None = _load(path, spec.name, cuda)
         self._use(threads)
@@ -78,14 +78,15 @@ class OnnxEngine:
                 self.infer(np.zeros((batch, size_bucket.height, size_bucket.width, 3), np.uint8))
 
     def _leave_room(self) -> None:
-        """Use no more threads than the engine has of the work, so that no memory is taken for idle ones."""
+        """Use no more threads than the engine has of the work: each takes memory."""
         largest = max(self.size_buckets, key=lambda size: size.height * size.width)
         image = np.zeros((1, largest.height, largest.width, 3), np.uint8)
         self.infer(image)
         started = time.process_time()
         self.infer(image)
         own = (time.process_time() - started) * 1000
-        needed = max(math.ceil(self._threads * own / (own + self._beside)), 1)
+        beside, self._beside = self._beside, 0.0
+        needed = max(math.ceil(self._threads * own / (own + beside)), 1)
         if needed < self._threads:
             self._pool.shutdown()
             self._use(needed)

@@ -29,15 +29,20 @@ def connect(settings: Settings) -> redis.Redis:
         ) from error
 
 
+def impatient(settings: Settings) -> redis.Redis:
+    """A client of the ledger's Redis that tries once, for a few seconds."""
+    return redis.Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5, retry=Retry(NoBackoff(), 0)
+    )
+
+
 def check(client: redis.Redis, settings: Settings) -> None:
     """Ask the server whether it is there.
 
     Raises:
         SetupError: says what is wrong, without the password.
     """
-    once = redis.Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_connect_timeout=5, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-    )
+    once = impatient(settings)
     options = client.connection_pool.connection_kwargs
     place = f"{options.get('host', '?')}:{options.get('port', '?')}"
     try:

@@ -260,6 +260,7 @@ def test_onnx_leaves_cores_to_those_beside_it(tmp_path: Path, beside: float, thr
     path.write_bytes(wrap(tiny_network(SIZE), input_size=SIZE))
     with OnnxEngine(path, SPEC, MAX_BATCH, 3) as alone, OnnxEngine(path, SPEC, MAX_BATCH, 3, beside=beside) as engine:
         engine.warm_up()
+        engine.warm_up()  # changes nothing more
         assert engine.name.endswith(f"CPU, {threads} thread{'s' if threads > 1 else ''}")
         before = {thread.name for thread in threading.enumerate() if thread.name.startswith("onnx")}
         np.testing.assert_array_equal(engine.infer(photos(3)), alone.infer(photos(3)))

@@ -86,6 +86,12 @@ def test_when_the_leader_ends_another_leads_at_once_and_one_that_stood_by_takes_
             assert not third.step()
     with keeper() as fourth:
         assert fourth.step()
+        ledger.client.delete(LEADER)  # as if its lease had run out
+        with keeper() as fifth:
+            assert fifth.step()
+            fourth.__exit__(None, None, None)
+            with keeper() as sixth:
+                assert not sixth.step()
 
 
 def test_a_report_that_cannot_be_written_ends_the_run_and_is_kept_as_its_error(

@@ -65,18 +65,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Mapping[str, str]]:
     return started
 
 
-@pytest.mark.parametrize(("concurrency", "said", "expected"), [(1, None, "1"), (1, "0", None), (0, None, None)])
+@pytest.mark.parametrize(("concurrency", "said", "expected"), [(1, None, "1"), (1, False, None), (0, None, None)])
 def test_only_an_engine_beside_encode_processes_is_told_to_leave_them_cores(
     started: dict[str, Mapping[str, str]],
     settings: Settings,
-    monkeypatch: pytest.MonkeyPatch,
     concurrency: int,
-    said: str | None,
+    said: bool | None,
     expected: str | None,
 ) -> None:
-    monkeypatch.delenv("MATTEMILL_WITH_ENCODING", raising=False)
     if said is not None:
-        monkeypatch.setenv("MATTEMILL_WITH_ENCODING", said)
+        settings = settings.model_copy(update={"with_encoding": said})
     assert run_workers(settings, ["cpu"], concurrency) == 0
     assert started["workers.gpu"].get("MATTEMILL_WITH_ENCODING") == expected
 

@@ -48,6 +48,19 @@ def test_a_matte_is_the_same_after_others_have_come(noise: bool) -> None:
     assert (after.waited, after.computed) == (before.waited, before.computed) == (0.5, 0.25)
 
 
+def test_memory_is_counted_rightly_over_many_mattes() -> None:
+    recent = RecentMattes(5, 60_000)
+    for number in range(100):
+        compute(recent, number.to_bytes(2, "big"), 100, noise=number % 2 == 0)
+        if number % 3 == 0:
+            again = b"again" if number % 2 else b"and again"  # forgotten and remembered many times
+            if not known(recent, again):
+                compute(recent, again, 30)
+    for number in range(200, 205):
+        compute(recent, number.to_bytes(2, "big"), 100, noise=True)
+    assert all(known(recent, number.to_bytes(2, "big")) for number in range(200, 205))
+
+
 def test_mattes_take_less_memory_than_their_pixels() -> None:
     recent = RecentMattes(100, 100_000)
     for number in range(50):

@@ -11,7 +11,7 @@ from pipeline.ids import ETag, Key, RunId
 from pipeline.ledger import Ledger, Taken
 from pipeline.runs import Item, item_id
 from tests.conftest import WaitUntil
-from workers.uploads import MOST, MOST_BYTES, TOGETHER_BYTES, Uploads
+from workers.uploads import MOST, MOST_BYTES, Uploads
 
 
 def image(number: int) -> Taken:
@@ -85,20 +85,10 @@ def test_a_few_go_on_at_once_and_the_next_waits_for_room(site: Site, wait_until:
 
 
 def test_what_is_too_large_together_waits_for_room(site: Site, wait_until: WaitUntil) -> None:
-    site.start(1, 2 << 20)
+    site.start(1, 9 << 20)
     wait_until(lambda: site.begun == [1])
-    site.start(2, TOGETHER_BYTES - (2 << 20))  # just fits
-    wait_until(lambda: site.begun == [1, 2])
-    assert waits(site.start(3, 1))
-    site.go.set()
-    wait_until(lambda: sorted(site.ended) == [1, 2, 3])
-
-
-def test_one_that_is_as_large_as_several_goes_on_alone(site: Site, wait_until: WaitUntil) -> None:
-    site.start(1, MOST_BYTES)
-    wait_until(lambda: site.begun == [1])
-    site.join()  # nobody waits for it
-    assert waits(site.start(2, 1))
+    assert waits(site.start(2, 8 << 20))
+    assert site.begun == [1]
     site.go.set()
     wait_until(lambda: site.ended == [1, 2])
 
