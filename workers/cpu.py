@@ -39,6 +39,9 @@ from workers.metrics import EncodeMetrics, Metrics
 from workers.uploads import MOST
 
 log = structlog.get_logger(__name__)
+_NICE = 5
+"""How far encode processes stand back behind an engine and loaders on the same cores: 3 % more images/s, because they
+wait for mattes less often."""
 _STACK_BYTES = 1 << 20
 """Of a thread that uploads; the usual 8 MB would be taken off what a child may have for its photo."""
 _STATUS = re.compile(r"(signal|exitcode) (\d+)")
@@ -71,6 +74,7 @@ def run(concurrency: str, settings: Settings) -> None:
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # a terminal's reaches the whole group; the parent decides
         resource.setrlimit(resource.RLIMIT_AS, (settings.child_memory, settings.child_memory))
         threading.stack_size(_STACK_BYTES)
+        os.nice(_NICE)
         cv2.setNumThreads(1)
         child[:] = [EncodeStage(Ledger(connect(settings), settings), store, settings, metrics)]
 

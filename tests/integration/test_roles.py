@@ -37,10 +37,15 @@ def test_one_command_does_a_whole_run_and_shows_its_numbers_on_one_page(
         spec = put_run(ledger, s3_client, bucket, {f"in/{n}.jpg": photo(n) for n in range(5)})
         wait_until(lambda: ledger.counts(spec.run).state == "finished", 90)
         shown = metrics(port)
-        kinds = {child.cmdline()[2] for child in psutil.Process(worker.pid).children()}
+        roles = {child.cmdline()[2]: child for child in psutil.Process(worker.pid).children()}
+        encoders = [child.nice() for child in roles["workers.cpu"].children()]
+        loaders = [child.nice() for child in roles["workers.gpu"].children(recursive=True)]
+        own = psutil.Process(worker.pid).nice()
         worker.terminate()
         assert worker.wait(30) == 0
-    assert kinds == {"workers.gpu", "workers.cpu"}
+    assert roles.keys() == {"workers.gpu", "workers.cpu"}
+    assert encoders == [min(own + 5, 19)] * 2  # what feeds them goes first
+    assert set(loaders) == {own}
     assert ledger.counts(spec.run).done == 5
     assert shown["mattemill_leader"] == 1
     assert shown['mattemill_stage_seconds_count{stage="fetch"}'] == 5
