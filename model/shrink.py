@@ -18,7 +18,7 @@ _ROWS: Final = 257
 def shrink(rgb: UInt8, height: int, width: int, *, step: int = 1) -> UInt8:
     """Shrink a photo: each pixel becomes the mean of the area it stands for.
 
-    The same as `cv2.resize` with INTER_AREA, within a level, in a tenth of the time.
+    The same as `cv2.resize` with INTER_AREA, within a level, in an eighth of the time.
 
     Args:
         rgb: uint8 [h, w, 3], C-contiguous.

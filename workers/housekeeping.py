@@ -115,7 +115,7 @@ class Housekeeper:
 
     def wait(self, seconds: float) -> None:
         """Return after `seconds`, or as soon as somebody has work for a feeder."""
-        leads, self._leads = self._leads, False
+        leads, self._leads = self._leads, False  # and so it stays where Redis is away: there is nothing to give up
         self._ledger.client.brpop([WAKE], timeout=seconds)
         self._leads = leads
 

@@ -13,7 +13,7 @@ from workers.batcher import Matte
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A matte in a tenth of its memory: mattes are mostly 0 and 255."""
+    """A matte in a tenth to a third of its memory: mattes are mostly 0 and 255."""
 
     alpha: bytes
     shape: tuple[int, ...]
